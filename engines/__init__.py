@@ -1,0 +1,1 @@
+"""SAM 2 as a few fixed-shape programs; never imports `stream`."""

@@ -1,0 +1,1 @@
+"""The running daemon of sam2-stream; see `stream.daemon`."""
