@@ -1,0 +1,47 @@
+# Two commands matter: `make demo` and `make test`. Each creates .venv and installs what it needs first; a second call is instant.
+# PYTHON chooses the interpreter (any Python >= 3.11); pip's own variables (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) choose where from.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO_FLAGS ?=
+PYTEST_FLAGS ?=
+
+.PHONY: install demo test test-all lint types clean
+.DELETE_ON_ERROR:
+
+install: $(STAMP)
+
+demo: $(STAMP)
+	$(BIN)/sam2-stream demo $(DEMO_FLAGS)
+
+test: lint types
+	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+
+test-all: lint types
+	$(BIN)/python -m pytest --timeout 1800 $(PYTEST_FLAGS)
+
+lint: $(STAMP)
+	$(BIN)/python -m ruff check stream engines tests benchmarks
+
+types: $(STAMP)
+	$(BIN)/python -m mypy
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo.mp4 demo.png
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# sam2 is published as source only, and its isolated build would download a second torch. So torch comes first, then everything in
+# one resolve without build isolation, the CUDA extension (which nothing here uses) left out. The stamp is written last: an
+# interrupted install is taken up again by the next make.
+$(STAMP): pyproject.toml constraints.txt Makefile
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: '$(PYTHON)' is '$$($(PYTHON) --version 2>&1)', expected Python >= 3.11; try: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@rm -f $(STAMP)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { \
+		echo "error: '$(PYTHON) -m venv' failed, expected a Python with venv and pip; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel numpy
+	$(BIN)/python -m pip install -c constraints.txt torch
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[view,daemon,test]'
+	@touch $(STAMP)
