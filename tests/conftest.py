@@ -1,0 +1,40 @@
+"""What all tests share: apt packages are named when they are missing, and hypothesis does not race a busy machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+
+import hypothesis
+import pytest
+
+hypothesis.settings.register_profile("steady", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("steady")
+
+
+def missing_apt_packages(packages: tuple[str, ...]) -> list[str]:
+    """Those of the packages that dpkg does not call installed; all of them where there is no dpkg."""
+    if shutil.which("dpkg-query") is None:
+        return list(packages)
+    query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *packages]
+    lines = subprocess.run(query, capture_output=True, text=True, check=False).stdout.splitlines()
+    installed = {line.split()[0] for line in lines if line.endswith(" installed")}
+    return [package for package in packages if package not in installed]
+
+
+@pytest.fixture
+def needs_apt() -> Callable[..., None]:
+    """Called with apt packages, ends the test where one is missing: skipped on a desk, failed in CI."""
+
+    def check(*packages: str) -> None:
+        missing = missing_apt_packages(packages)
+        if not missing:
+            return
+        reason = f"apt packages missing: {' '.join(missing)} (apt-get install {' '.join(missing)})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return check
