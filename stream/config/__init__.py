@@ -1,0 +1,16 @@
+"""Configuration: frozen `values`, their `checks`, read from a TOML file (`load`) or from a command line (`flags`)."""
+
+from stream.config.flags import PromptFlags, config_from_flags
+from stream.config.load import load_config
+from stream.config.values import MODELS, CameraConfig, Config, ConfigError, PromptConfig
+
+__all__ = [
+    "MODELS",
+    "CameraConfig",
+    "Config",
+    "ConfigError",
+    "PromptConfig",
+    "PromptFlags",
+    "config_from_flags",
+    "load_config",
+]

@@ -1,0 +1,121 @@
+"""A TOML file made into a `Config`.
+
+Owns: which keys a file may hold and the check of each. Runs in whichever thread calls it, at start.
+Never: opens a camera or lets an unknown key pass. Paths in the file are relative to the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from stream.config.checks import (
+    Check,
+    Place,
+    choice,
+    endpoint,
+    existing_file,
+    flag,
+    integer,
+    list_of,
+    number,
+    source,
+    table,
+    text,
+)
+from stream.config.values import MAX_OBJECT_ID, MODELS, CameraConfig, Config, ConfigError, PromptConfig
+
+coordinate = number("a coordinate in pixels from 0 to 100000", 0, 100_000)
+
+
+def load_config(path: Path | str) -> Config:
+    """Read and check a configuration file; raises `ConfigError`."""
+    path = Path(path)
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        reason = error.strerror or "unreadable"
+        raise ConfigError(str(path), "", value=reason, expected="a readable TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(path), "", value=str(error), expected="a TOML file") from error
+    return parse_config(content, Place(str(path), path.parent))
+
+
+def parse_config(content: dict[str, Any], place: Place) -> Config:
+    """Check what a file, or a command line put in a file's shape, holds."""
+    values = table(content, place, _TOP)
+    cameras: tuple[CameraConfig, ...] = values.pop("camera", ())
+    _once(place.at("camera"), "name", [camera.name for camera in cameras])
+    return Config(cameras=cameras, **values)
+
+
+def _point(value: object, place: Place) -> tuple[float, float, int]:
+    if not isinstance(value, list | tuple) or len(value) not in (2, 3):
+        place.refuse(value, "[x, y] or [x, y, label] in pixels, label 1 = on the object, 0 = not on it")
+    label = value[2] if len(value) == 3 else 1
+    if label not in (0, 1) or isinstance(label, bool):
+        place.refuse(value, "a label of 1 (on the object) or 0 (not on it)")
+    return coordinate(value[0], place), coordinate(value[1], place), int(label)
+
+
+def _box(value: object, place: Place) -> tuple[float, ...]:
+    box: tuple[float, ...] = list_of(coordinate, "[x0, y0, x1, y1] in pixels", low=4, high=4)(value, place)
+    if box[0] >= box[2] or box[1] >= box[3]:
+        place.refuse(value, "[x0, y0, x1, y1] with x0 < x1 and y0 < y1")
+    return box
+
+
+def _prompt(value: object, place: Place) -> PromptConfig:
+    prompt = PromptConfig(**table(value, place, _PROMPT, required=["object_id"]))
+    if prompt.mask is not None and (prompt.points or prompt.box is not None):
+        place.refuse(value, "either mask, or points and box")
+    if prompt.mask is None and prompt.box is None and not any(label for _, _, label in prompt.points):
+        place.refuse(value, "a box, a mask, or at least one point with label 1")
+    return prompt
+
+
+def _camera(value: object, place: Place) -> CameraConfig:
+    values = table(value, place, _CAMERA, required=["name", "source"])
+    prompts: tuple[PromptConfig, ...] = values.pop("prompt", ())
+    _once(place.at("prompt"), "object_id", [prompt.object_id for prompt in prompts])
+    return CameraConfig(prompts=prompts, **values)
+
+
+def _once(place: Place, key: str, values: Sequence[object]) -> None:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            place.at(index).at(key).refuse(value, f"a {key} that stands only once")
+
+
+_PROMPT: dict[str, Check] = {
+    "object_id": integer(0, MAX_OBJECT_ID),
+    "label": text("a text of at most 64 characters", r"[^\x00-\x1f]{0,64}"),
+    "points": list_of(_point, "a list of [x, y, label]", low=1, high=64),
+    "box": _box,
+    "mask": existing_file,
+}
+_CAMERA: dict[str, Check] = {
+    "name": text("1 to 64 of the characters A-Z a-z 0-9 _ . -", r"[A-Za-z0-9_.-]{1,64}"),
+    "source": source,
+    "pace": choice("live", "offline"),
+    "loop": flag,
+    "frame_id": text("a name of at most 128 characters without blanks", r"\S{1,128}"),
+    "max_fps": number("frames a second from 0.01 to 1000", 0.01, 1000),
+    "rtsp_transport": choice("tcp", "udp"),
+    "prompt": list_of(_prompt, "[[camera.prompt]] tables"),
+}
+_TOP: dict[str, Check] = {
+    "camera": list_of(_camera, "[[camera]] tables"),
+    "model": choice(*MODELS),
+    "checkpoint": existing_file,
+    "device": text("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:\d{1,2})?"),
+    "dtype": choice("auto", "fp32", "bf16", "fp16"),
+    "backend": choice("eager"),
+    "max_cond_frames": integer(1, 7),
+    "bind": list_of(endpoint, "a list of 1 to 8 endpoints", low=1, high=8),
+    "mask_encoding": choice("bits", "coco_rle", "none"),
+    "frames_fps": number("frames a second from 0.1 to 120", 0.1, 120),
+    "jpeg_quality": integer(1, 100),
+}

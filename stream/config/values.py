@@ -1,0 +1,82 @@
+"""The configuration as values: `Config`, `CameraConfig`, `PromptConfig`, and `ConfigError` for what is wrong.
+
+Owns: the names and defaults of every setting. Frozen; any thread reads them.
+Never: checks a value; that happens once, when a file or a command line is read.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+MODELS = (
+    "nano",
+    *(f"sam2-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
+    *(f"sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
+)
+SCHEMES = ("rtsp", "rtsps", "http", "https", "testsrc", "push")
+MAX_OBJECT_ID = 2**31 - 1
+
+
+class ConfigError(ValueError):
+    """A wrong value: which file (or the command line), which key, what stood there, what was expected."""
+
+    exit_code = 78  # EX_CONFIG of sysexits.h
+
+    def __init__(self, file: str, key: str, *, value: object, expected: str) -> None:
+        self.file, self.key, self.value, self.expected = file, key, value, expected
+        text = re.sub(r"://.*@", "://***@", value if isinstance(value, str) else repr(value))  # no password in an error
+        text = text if len(text) <= 120 else text[:117] + "..."
+        shown = f"'{text}'" if isinstance(value, str) else text
+        super().__init__(" ".join(f"{file}: {f'{key} = {shown}' if key else text}: expected {expected}".split()))
+
+
+@dataclass(frozen=True, slots=True)
+class PromptConfig:
+    """An object to segment: points, a box, both, or a mask file, in pixels of the picture.
+
+    A point is (x, y, label), with label 1 on the object and 0 beside it.
+    """
+
+    object_id: int
+    label: str = ""
+    points: tuple[tuple[float, float, int], ...] = ()
+    box: tuple[float, float, float, float] | None = None
+    mask: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CameraConfig:
+    """Where pictures come from, and what to segment in them. `frame_id` is "<name>_optical_frame" unless given."""
+
+    name: str
+    source: str
+    pace: Literal["live", "offline"] = "live"
+    loop: bool = False
+    frame_id: str = ""
+    max_fps: float | None = None
+    rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    prompts: tuple[PromptConfig, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.frame_id:
+            object.__setattr__(self, "frame_id", f"{self.name}_optical_frame")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything that the daemon is told."""
+
+    cameras: tuple[CameraConfig, ...]
+    model: str = "nano"
+    checkpoint: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = "eager"
+    max_cond_frames: int = 2
+    bind: tuple[str, ...] = ("tcp://127.0.0.1:5560",)
+    mask_encoding: Literal["bits", "coco_rle", "none"] = "bits"
+    frames_fps: float = 15.0
+    jpeg_quality: int = 80
