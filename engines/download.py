@@ -19,7 +19,7 @@ import os
 import re
 import shutil
 import ssl
-import time
+import threading
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -112,7 +112,9 @@ class _Transfer:
         self._version_file = _beside(part, ".version")
         self._limits = limits
         self._progress = progress
-        self._opener = _opener_for(remote.url)
+        proxies: dict[str, str] | None = {} if _is_loopback(remote.url) else None  # None: those of the environment
+        self._opener = urllib.request.build_opener(_OnlySafeAddresses(), urllib.request.ProxyHandler(proxies))
+        self._pause = threading.Event()  # never set: its limit is the pause between attempts
 
     def run(self) -> None:
         num_failures, num_bytes_best = 0, self._num_bytes_here()
@@ -131,7 +133,7 @@ class _Transfer:
                 raise DownloadError(f"{self._remote.url}: {reason}; gave up after {num_failures} attempts")
             pause_s = self._limits.backoff_s * 2 ** (num_failures - 1)
             _LOG.warning("%s: %s; trying again in %g s", self._remote.url, reason, pause_s)
-            time.sleep(pause_s)
+            self._pause.wait(pause_s)
 
     def _attempt(self) -> None:
         version = self._known_version()
@@ -231,11 +233,6 @@ class _OnlySafeAddresses(urllib.request.BaseHandler):
 
     https_request = http_request
     ftp_request = http_request
-
-
-def _opener_for(url: str) -> urllib.request.OpenerDirector:
-    proxies: dict[str, str] | None = {} if _is_loopback(url) else None  # None: those of the environment
-    return urllib.request.build_opener(_OnlySafeAddresses(), urllib.request.ProxyHandler(proxies))
 
 
 def _check_url(url: str) -> None:
