@@ -1,0 +1,56 @@
+"""`EagerEngine`: the programs in plain PyTorch, on CPU or CUDA. The reference for every other backend, and the fallback everywhere.
+
+Owns: one set of program modules on one device. Called by one thread at a time. Never: keeps anything between calls.
+"""
+
+from __future__ import annotations
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from engines.graphs import Encode, PromptMask, PromptPoints, Track, spec_of
+from engines.spec import MAX_FRAMES, MAX_ROWS, FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Segmentation
+
+
+class EagerEngine:
+    """Runs a model's programs eagerly.
+
+    `dtype` is the dtype of the encoder, memory attention, mask decoder transformer and memory encoder; prompt encoder, IoU, score and
+    pointer heads stay float32. Memory is stored in bfloat16 as the official predictor does, or in float16 with float16 programs.
+    """
+
+    name = "eager"
+
+    def __init__(self, model: SAM2Base, *, name: str, device: torch.device, dtype: torch.dtype) -> None:
+        self.spec: ModelSpec = spec_of(model, name)
+        self.device = device
+        self.dtype = dtype
+        self.memory_dtype = torch.float16 if dtype is torch.float16 else torch.bfloat16
+        self.row_buckets = tuple(range(1, MAX_ROWS + 1))
+        self.frame_buckets = tuple(range(1, MAX_FRAMES + 1))
+        self._encode = Encode(model, dtype).to(device).eval()
+        self._track = Track(model, dtype).to(device).eval()
+        parts = (self._track.decode, self._track.remember)
+        self._prompt_points = PromptPoints(model, *parts).to(device).eval()
+        self._prompt_mask = PromptMask(model, *parts).to(device).eval()
+
+    @torch.inference_mode()
+    def encode(self, frames_f3hw: Tensor) -> FrameFeatures:
+        result: FrameFeatures = self._encode(frames_f3hw)
+        return result
+
+    @torch.inference_mode()
+    def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
+        result: tuple[Segmentation, Tensor] = self._track(frames, row_frame_b, read)
+        return result
+
+    @torch.inference_mode()
+    def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
+        result: Segmentation = self._prompt_points(frame, prompt, conditioned_bchw)
+        return result
+
+    @torch.inference_mode()
+    def prompt_mask(self, frame: FrameFeatures, mask_bhw: Tensor) -> Segmentation:
+        result: Segmentation = self._prompt_mask(frame, mask_bhw)
+        return result

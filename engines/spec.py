@@ -1,0 +1,183 @@
+"""What a SAM 2 model looks like from outside: its sizes, and the table of its programs with every tensor's name, shape and dtype.
+
+Owns: `ModelSpec`, the `Engine` contract that every backend fulfils, and the tuples that travel between programs. Values only; any thread.
+Never: holds weights or runs anything.
+
+Axes: f frames, b rows (objects), m memory frames, p object pointers, n image tokens (feature_size squared), c channels, h and w.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+ROW_BUCKETS = (1, 2, 4, 8, 16)
+FRAME_BUCKETS = (1, 2, 4, 8)
+MAX_ROWS = ROW_BUCKETS[-1]
+MAX_FRAMES = FRAME_BUCKETS[-1]
+BACKBONE_STRIDE = 16
+LOW_RES_STRIDE = 4
+NO_OBJECT_LOGIT = -1024.0  # mask logit of an object that is not in the picture; fits fp16
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """The sizes that fix every tensor's shape."""
+
+    name: str
+    image_size: int  # pixels, square
+    hidden_dim: int  # channels of image features and object pointers
+    memory_dim: int  # channels of a memory frame
+    num_memories: int  # one conditioning frame + the recent ones (7)
+    max_pointers: int  # one conditioning frame + the recent ones (16)
+
+    @property
+    def feature_size(self) -> int:
+        return self.image_size // BACKBONE_STRIDE
+
+    @property
+    def num_tokens(self) -> int:
+        return self.feature_size**2
+
+    @property
+    def low_res_size(self) -> int:
+        return self.image_size // LOW_RES_STRIDE
+
+    @property
+    def num_recent_memories(self) -> int:
+        return self.num_memories - 1
+
+    @property
+    def num_recent_pointers(self) -> int:
+        return self.max_pointers - 1
+
+    def num_keys(self, num_cond: int) -> int:
+        """Keys of a full bank with `num_cond` conditioning frames: 4096 (c + 6) + 4 (c + 15) at 1024 pixels."""
+        split = self.hidden_dim // self.memory_dim
+        return self.num_tokens * (num_cond + self.num_recent_memories) + split * (num_cond + self.num_recent_pointers)
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """One input or output of a program."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramSpec:
+    """One program with all shapes fixed."""
+
+    name: str
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+class FrameFeatures(NamedTuple):
+    """What `encode` makes of a batch of frames."""
+
+    features_fchw: Tensor  # (f, hidden_dim, feature_size, feature_size)
+    high0_fchw: Tensor  # (f, hidden_dim / 8, 4 * feature_size, 4 * feature_size)
+    high1_fchw: Tensor  # (f, hidden_dim / 4, 2 * feature_size, 2 * feature_size)
+
+
+class MemoryRead(NamedTuple):
+    """What a row attends to. All rows of a batch have the same number of memories and pointers."""
+
+    memory_bmnc: Tensor  # (b, m, num_tokens, memory_dim)
+    memory_time_bm: Tensor  # int64; 0 = previous frame ... 5 = six frames ago, 6 = conditioning frame
+    pointers_bpc: Tensor  # (b, p, hidden_dim) float32
+    pointer_pos_bpc: Tensor  # (b, p, hidden_dim) float32 sine encoding of the temporal distance
+
+
+class Segmentation(NamedTuple):
+    """What decoding makes of each row."""
+
+    logits_bhw: Tensor  # float32 (b, low_res_size, low_res_size)
+    ious_b: Tensor  # float32, the model's estimate
+    scores_b: Tensor  # float32 object score logits; > 0 = visible
+    pointers_bc: Tensor  # float32 (b, hidden_dim)
+    memory_bnc: Tensor  # (b, num_tokens, memory_dim)
+
+
+class PointPrompt(NamedTuple):
+    """Points of one object in model pixels; labels 0 negative, 1 positive, 2 and 3 box corners."""
+
+    coords_bs2: Tensor  # float32 (1, s, 2)
+    labels_bs: Tensor  # int32 (1, s)
+    logits_bhw: Tensor | None  # that frame's low-resolution logits when correcting, else None
+
+
+class Engine(Protocol):
+    """The programs of one model on one device. Called from one thread only; results may be overwritten by the next call."""
+
+    @property
+    def spec(self) -> ModelSpec: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    @property
+    def memory_dtype(self) -> torch.dtype:
+        """How memory frames are stored in the bank."""
+        ...
+
+    @property
+    def row_buckets(self) -> tuple[int, ...]:
+        """Batch sizes that `track` accepts."""
+        ...
+
+    @property
+    def frame_buckets(self) -> tuple[int, ...]:
+        """Batch sizes that `encode` accepts."""
+        ...
+
+    def encode(self, frames_f3hw: Tensor) -> FrameFeatures:
+        """Normalised float32 frames (f, 3, image_size, image_size) to features."""
+        ...
+
+    def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
+        """Follow rows; `row_frame_b` tells which frame each row looks at. Also returns the conditioned features (b, c, h, w)."""
+        ...
+
+    def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
+        """Decode one row from points on one frame, without memory where `conditioned_bchw` is None."""
+        ...
+
+    def prompt_mask(self, frame: FrameFeatures, mask_bhw: Tensor) -> Segmentation:
+        """Take a mask (1, image_size, image_size) of zeros and ones as one row's segmentation."""
+        ...
+
+
+def program_table(spec: ModelSpec, *, rows: int, frames: int, num_cond: int, dtype: torch.dtype) -> tuple[ProgramSpec, ...]:
+    """The two steady-state programs, for full banks with `num_cond` conditioning frames."""
+    size, dim = spec.feature_size, spec.hidden_dim
+    memories, pointers = num_cond + spec.num_recent_memories, num_cond + spec.num_recent_pointers
+    features = (
+        TensorSpec("features_fchw", (frames, dim, size, size), dtype),
+        TensorSpec("high0_fchw", (frames, dim // 8, 4 * size, 4 * size), dtype),
+        TensorSpec("high1_fchw", (frames, dim // 4, 2 * size, 2 * size), dtype),
+    )
+    image = TensorSpec("frames_f3hw", (frames, 3, spec.image_size, spec.image_size), torch.float32)
+    track_inputs = (
+        *features,
+        TensorSpec("row_frame_b", (rows,), torch.int64),
+        TensorSpec("memory_bmnc", (rows, memories, spec.num_tokens, spec.memory_dim), dtype),
+        TensorSpec("memory_time_bm", (rows, memories), torch.int64),
+        TensorSpec("pointers_bpc", (rows, pointers, dim), torch.float32),
+        TensorSpec("pointer_pos_bpc", (rows, pointers, dim), torch.float32),
+    )
+    track_outputs = (
+        TensorSpec("logits_bhw", (rows, spec.low_res_size, spec.low_res_size), torch.float32),
+        TensorSpec("ious_b", (rows,), torch.float32),
+        TensorSpec("scores_b", (rows,), torch.float32),
+        TensorSpec("pointers_bc", (rows, dim), torch.float32),
+        TensorSpec("memory_bnc", (rows, spec.num_tokens, spec.memory_dim), dtype),
+        TensorSpec("conditioned_bchw", (rows, dim, size, size), dtype),
+    )
+    return ProgramSpec("encode", (image,), features), ProgramSpec("track", track_inputs, track_outputs)

@@ -1,0 +1,42 @@
+"""Which device and number format to run on: names from a configuration to torch objects.
+
+Owns: the defaults. Any thread. Never: allocates on a device.
+"""
+
+from __future__ import annotations
+
+import torch
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one. Raises ValueError."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name != "cpu" and not name.startswith("cuda"):
+        raise ValueError(f"device is {name!r}; expected auto, cpu, cuda or cuda:N")
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device is {name!r}, but torch {torch.__version__} finds no CUDA device; expected cpu or a working GPU")
+    return device
+
+
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """`auto`, `float32`, `bfloat16` or `float16`.
+
+    auto: float16 on CUDA, bfloat16 on a CPU that multiplies it in hardware (AMX or AVX512-BF16), else float32. Raises ValueError.
+    """
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else _cpu_dtype()
+    if name not in _DTYPES:
+        raise ValueError(f"dtype is {name!r}; expected auto, {', '.join(_DTYPES)}")
+    if _DTYPES[name] is torch.float16 and device.type == "cpu":
+        raise ValueError("dtype is 'float16' on a CPU, where it is emulated; expected auto, float32 or bfloat16")
+    return _DTYPES[name]
+
+
+def _cpu_dtype() -> torch.dtype:
+    abilities = torch.cpu.get_capabilities()
+    fast = any(abilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
+    return torch.bfloat16 if fast else torch.float32

@@ -1,0 +1,43 @@
+"""`prepare_frames`: camera pictures to the model's input, on the device.
+
+Owns: resize, BGR to RGB, normalisation. Called by the worker's thread. Never: keeps a picture after it returned (CPU), so that its
+ring slot may be released; on CUDA the picture has left the slot once the upload's stream has passed.
+
+The official predictor resizes uint8 pictures with Pillow's antialiased bicubic filter; so does torch here, in uint8 on the CPU (equal to
+a rounding step) and in float32 on CUDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+# ImageNet statistics, as in `sam2.utils.misc.load_video_frames`
+_MEAN_RGB = (0.485, 0.456, 0.406)
+_STD_RGB = (0.229, 0.224, 0.225)
+
+
+def prepare_frames(images_hwc: Sequence[NDArray[np.uint8]], size: int, device: torch.device) -> Tensor:
+    """BGR uint8 pictures of any sizes to normalised RGB float32 (f, 3, size, size) on `device`."""
+    pixels = torch.cat([_resize(image, size, device) for image in images_hwc])
+    mean = torch.tensor(_MEAN_RGB, device=device).view(1, 3, 1, 1) * 255.0
+    std = torch.tensor(_STD_RGB, device=device).view(1, 3, 1, 1) * 255.0
+    return (pixels.flip(1).float() - mean) / std
+
+
+def _resize(image_hwc: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
+    """(1, 3, size, size) BGR; uint8 on CPU, float32 of whole numbers on CUDA."""
+    host = torch.from_numpy(image_hwc)
+    if device.type == "cuda":
+        host = host.pin_memory().to(device, non_blocking=True)
+    pixels = host.permute(2, 0, 1)[None]
+    if pixels.shape[-2:] == (size, size):
+        return pixels.clone() if device.type == "cpu" else pixels.float()
+    if device.type == "cpu":
+        return F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
+    return F.interpolate(pixels.float(), size=(size, size), mode="bicubic", antialias=True).round_().clamp_(0, 255)
