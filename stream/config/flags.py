@@ -20,7 +20,7 @@ from typing import Any
 
 from stream.config.checks import Place
 from stream.config.load import parse_config
-from stream.config.values import Config
+from stream.config.values import COMMAND_LINE, Config
 
 _CAMERA_KEYS = ("name", "pace", "loop", "max_fps", "rtsp_transport")
 
@@ -57,7 +57,7 @@ def _option(key: str) -> str:
 
 def config_from_flags(source: str, flags: PromptFlags, *, options: Mapping[str, object]) -> Config:
     """`options` are settings by their names in a file, None where the option was not given; raises `ConfigError`."""
-    place = _FlagPlace("command line", Path())
+    place = _FlagPlace(COMMAND_LINE, Path())
     given = {key: value for key, value in options.items() if value is not None}
     camera = {key: given.pop(key) for key in _CAMERA_KEYS if key in given}
     camera.setdefault("name", camera_name(source))

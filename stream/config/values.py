@@ -17,17 +17,22 @@ MODELS = (
     *(f"sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
 )
 SCHEMES = ("rtsp", "rtsps", "http", "https", "testsrc", "push")
+COMMAND_LINE = "command line"
 MAX_OBJECT_ID = 2**31 - 1
+
+
+def without_password(text: str) -> str:
+    """The text with user and password of an address hidden, for errors and logs."""
+    return re.sub(r"://.*@", "://***@", text)
 
 
 class ConfigError(ValueError):
     """A wrong value: which file (or the command line), which key, what stood there, what was expected."""
 
-    exit_code = 78  # EX_CONFIG of sysexits.h
-
     def __init__(self, file: str, key: str, *, value: object, expected: str) -> None:
         self.file, self.key, self.value, self.expected = file, key, value, expected
-        text = re.sub(r"://.*@", "://***@", value if isinstance(value, str) else repr(value))  # no password in an error
+        self.exit_code = 2 if file == COMMAND_LINE else 78  # EX_CONFIG of sysexits.h
+        text = without_password(value if isinstance(value, str) else repr(value))
         text = text if len(text) <= 120 else text[:117] + "..."
         shown = f"'{text}'" if isinstance(value, str) else text
         super().__init__(" ".join(f"{file}: {f'{key} = {shown}' if key else text}: expected {expected}".split()))
@@ -63,6 +68,11 @@ class CameraConfig:
     def __post_init__(self) -> None:
         if not self.frame_id:
             object.__setattr__(self, "frame_id", f"{self.name}_optical_frame")
+
+    @property
+    def source_shown(self) -> str:
+        """The source as it may stand in a log."""
+        return without_password(self.source)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,108 @@
+"""`sam2-stream run`, `config check` and `demo`: what starts a daemon, or would.
+
+Owns: the options of these commands. Runs in the main thread. Never: checks a value itself; `stream.config` does.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stream.cli.failure import CommandFailed
+from stream.config import Config, PromptFlags, config_from_flags, load_config
+
+commands = typer.Typer()
+config_commands = typer.Typer(no_args_is_help=True, help="Configuration files.")
+
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE|CONFIG.toml",
+        help="A video file, a folder of pictures, a webcam (0, /dev/video0), rtsp://..., push://NAME, testsrc://, "
+        "or a configuration file, which then holds all settings.",
+        show_default=False,
+    ),
+]
+Point = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A point on object 1 (label 0: beside it), in pixels; ID:x,y for another object. May be repeated.",
+        metavar="[ID:]x,y[,label]",
+    ),
+]
+Box = Annotated[list[str] | None, typer.Option(help="A box around an object.", metavar="[ID:]x0,y0,x1,y1")]
+Mask = Annotated[list[str] | None, typer.Option(help="A picture, non-zero on an object.", metavar="[ID:]FILE")]
+Label = Annotated[list[str] | None, typer.Option(help="What an object is called.", metavar="[ID:]NAME")]
+Name = Annotated[str | None, typer.Option(help="The camera's name; made from the source unless given.")]
+Model = Annotated[str | None, typer.Option(help="nano (embedded, the default), or one of `weights list`.")]
+Checkpoint = Annotated[str | None, typer.Option(help="The model's weights, if not the known ones.", metavar="FILE")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Bind = Annotated[list[str] | None, typer.Option(help="Where to publish (tcp://127.0.0.1:5560). May be repeated.")]
+Pace = Annotated[str | None, typer.Option(help="live: the newest picture wins; offline: every picture of a file.")]
+Loop = Annotated[bool, typer.Option("--loop", help="Start a file again when it ends.")]
+MaxFps = Annotated[float | None, typer.Option(help="Take at most so many pictures a second.")]
+Encoding = Annotated[str | None, typer.Option(help="bits, coco_rle or none.")]
+
+
+@commands.command()
+def run(
+    source: Source,
+    point: Point = None,
+    box: Box = None,
+    mask: Mask = None,
+    label: Label = None,
+    name: Name = None,
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    bind: Bind = None,
+    pace: Pace = None,
+    loop: Loop = False,
+    max_fps: MaxFps = None,
+    mask_encoding: Encoding = None,
+) -> None:
+    """Run the daemon: pictures in, masks out over ZeroMQ, until the source ends or INT or TERM arrives."""
+    flags = PromptFlags(point or (), box or (), mask or (), label or ())
+    camera = {"name": name, "pace": pace, "loop": loop or None, "max_fps": max_fps}
+    program = {"model": model, "checkpoint": checkpoint, "device": device, "dtype": dtype, "bind": bind or None}
+    config = _config(source, flags, {**camera, **program, "mask_encoding": mask_encoding})
+    from stream.daemon import Daemon
+
+    raise typer.Exit(Daemon(config).run())
+
+
+def _config(source: str, flags: PromptFlags, options: dict[str, object]) -> Config:
+    if not source.endswith(".toml"):
+        return config_from_flags(source, flags, options=options)
+    given = [f"--{key.replace('_', '-')}" for key, value in options.items() if value is not None]
+    if given or flags:
+        what = ", ".join(given) or "--point, --box, --mask or --label"
+        raise CommandFailed(f"{what} beside {source}: expected all settings in the configuration file", 2)
+    return load_config(source)
+
+
+@config_commands.command()
+def check(file: Annotated[Path, typer.Argument(help="A configuration file.", show_default=False)]) -> None:
+    """Read a configuration file, say what is wrong with it, or what it holds."""
+    config = load_config(file)
+    typer.echo(f"{file}: right. Model {config.model} on {config.device}, publishes on {', '.join(config.bind)}")
+    for camera in config.cameras:
+        ids = ", ".join(str(prompt.object_id) for prompt in camera.prompts) or "none"
+        typer.echo(f"camera {camera.name}: {camera.source_shown}, pace {camera.pace}, objects: {ids}")
+
+
+@commands.command()
+def demo(
+    seconds: Annotated[float | None, typer.Option(help="How long; a whole clip unless given.")] = None,
+    window: Annotated[bool | None, typer.Option(help="Show it live; if there is a display unless given.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="End with one JSON object instead of a table.")] = False,
+    source: Annotated[str | None, typer.Option(help="A source of your own instead of the generated clip.")] = None,
+) -> None:
+    """A generated clip with known truth through the whole daemon; writes demo.mp4 and demo.png, prints the figures."""
+    from stream.demo import run_demo
+
+    raise typer.Exit(run_demo(seconds=seconds, window=window, as_json=json, source=source))
