@@ -60,20 +60,26 @@ def checked_prompt(
 
 def check_inside(prompt: Prompt, height: int, width: int) -> None:
     """Whether a prompt fits a frame of this size; raises `PromptError`."""
-    corners = () if prompt.box is None else (prompt.box[:2], prompt.box[2:])
-    for x, y in [point[:2] for point in prompt.points] + [(c[0], c[1]) for c in corners]:
+    for x, y, _ in prompt.points:
         if not (0 <= x <= width and 0 <= y <= height):
             raise PromptError(f"the point ({x:g}, {y:g}) lies outside the frame; expected 0 <= x <= {width}, 0 <= y <= {height}")
+    box = prompt.box
+    if box is not None and not (box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0):
+        raise PromptError(f"the box {box} lies outside the frame; expected it to overlap {width}x{height} pixels")
     if prompt.mask_hw is not None and prompt.mask_hw.shape != (height, width):
         raise PromptError(f"the mask has the shape {prompt.mask_hw.shape}; expected the frame's, ({height}, {width})")
 
 
 def points_in_model(prompt: Prompt, size: tuple[int, int], image_size: int, logits_bhw: Tensor | None) -> PointPrompt:
     """Points and box corners (first) in model pixels, on the CPU. `size` is the frame's (height, width)."""
-    corners = [] if prompt.box is None else [(*prompt.box[:2], _BOX_LABELS[0]), (*prompt.box[2:], _BOX_LABELS[1])]
+    height, width = size
+    corners = []
+    if prompt.box is not None:  # a box may reach beyond the frame; its corners may not
+        x0, y0, x1, y1 = prompt.box
+        corners = [(max(x0, 0.0), max(y0, 0.0), _BOX_LABELS[0]), (min(x1, width), min(y1, height), _BOX_LABELS[1])]
     rows = [*corners, *prompt.points]
     coords = torch.tensor([[row[:2] for row in rows]], dtype=torch.float32)
-    coords = coords / torch.tensor([size[1], size[0]]) * image_size
+    coords = coords / torch.tensor([width, height]) * image_size
     return PointPrompt(coords, torch.tensor([[row[2] for row in rows]], dtype=torch.int32), logits_bhw)
 
 

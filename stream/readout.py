@@ -72,8 +72,8 @@ def _measure(part: tuple[Tensor, Tensor, Tensor], size: tuple[int, int]) -> tupl
 def _extent(counts_nk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """First index, one past the last, and mean index of the pixels counted along an axis; 0, 0 and NaN where there are none."""
     length = counts_nk.shape[1]
-    used = (counts_nk > 0).to(torch.uint8)
-    first, last = used.argmax(dim=1), length - used.flip(1).argmax(dim=1)
+    used = counts_nk > 0
+    first, last = used.int().argmax(dim=1), length - used.int().flip(1).argmax(dim=1)
     last = torch.where(used.any(dim=1), last, 0)
     index = torch.arange(length, device=counts_nk.device, dtype=torch.float32)
     mean = (counts_nk * index).sum(dim=1) / counts_nk.sum(dim=1)
