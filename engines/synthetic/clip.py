@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engines.synthetic.shape import TEXTURE_SIZE, Swing, Thing, draw_swing, draw_thing
 from engines.synthetic.texture import Image, colour, paint, palette, structure
 
-TRAINING_SEEDS = range(0, 1_000_000_000)
+TRAINING_SEEDS = range(1_000_000_000)
 VALIDATION_SEEDS = range(1_000_000_000, 1_000_001_000)
 EVALUATION_SEEDS = range(2_000_000_000, 2_000_001_000)
 
@@ -97,7 +97,9 @@ class SyntheticClip:
             self._order = [int(number) for number in rng.permutation(count)]
             if self.masks(0).mean((1, 2)).min(initial=1) >= MIN_VISIBLE_SHARE:
                 return self._things, self._order
-        raise ValueError(f"no scene with {spec.num_objects} visible objects after {_MAX_DRAWS} draws: use fewer objects")
+        raise ValueError(
+            f"no scene with {spec.num_objects} visible objects after {_MAX_DRAWS} draws: use fewer objects"
+        )
 
     def _draw_background(self, rng: np.random.Generator) -> Image:
         width, height = round(self.spec.width * _MARGIN), round(self.spec.height * _MARGIN)
@@ -114,7 +116,8 @@ class SyntheticClip:
         across, down, turn, zoom = (swing.at(index) for swing in self._camera)
         centre = (spec.width * _MARGIN / 2, spec.height * _MARGIN / 2)
         matrix = cv2.getRotationMatrix2D(centre, math.degrees(turn), 1.05 + zoom)
-        matrix[:, 2] += (spec.width * (0.5 + across) - centre[0], spec.height * (0.5 + down) - centre[1])
+        matrix[0, 2] += spec.width * (0.5 + across) - centre[0]
+        matrix[1, 2] += spec.height * (0.5 + down) - centre[1]
         size = (spec.width, spec.height)
         return np.asarray(
             cv2.warpAffine(self._background, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101),
@@ -135,7 +138,9 @@ class SyntheticClip:
         alpha = np.zeros(part.shape[:2], np.uint8)
         cv2.fillPoly(alpha, [corners], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
         x, y, radius, angle = thing.pose(index, width, height)
-        matrix = cv2.getRotationMatrix2D((TEXTURE_SIZE / 2, TEXTURE_SIZE / 2), -math.degrees(angle), 2.6 * radius / TEXTURE_SIZE)
+        matrix = cv2.getRotationMatrix2D(
+            (TEXTURE_SIZE / 2, TEXTURE_SIZE / 2), -math.degrees(angle), 2.6 * radius / TEXTURE_SIZE
+        )
         matrix[:, 2] += (x - low[0] - TEXTURE_SIZE / 2, y - low[1] - TEXTURE_SIZE / 2)
         surface = cv2.warpAffine(thing.texture, matrix, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
         if thing.rim is not None:

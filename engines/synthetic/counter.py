@@ -7,6 +7,8 @@ Never guesses: an unreadable or inconsistent strip gives None.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,7 +19,7 @@ _DARK, _BRIGHT = 100, 155
 
 
 def _checksum(number: int) -> int:
-    """Remainder of the number by the CRC-8 polynomial x^8 + x^2 + x + 1, after a constant so that 0 is not all black."""
+    """Remainder by the CRC-8 polynomial x^8 + x^2 + x + 1; the constant keeps 0 from being all black."""
     register = (number ^ 0x5AA5) << _CHECK_BITS
     for bit in range(NUM_BITS + _CHECK_BITS - 1, _CHECK_BITS - 1, -1):
         if register >> bit & 1:
@@ -50,7 +52,7 @@ def read_counter(frame: NDArray[np.uint8]) -> int | None:
     strip = frame[rows // 4 : rows - rows // 4].reshape(rows - 2 * (rows // 4), width, -1).mean((0, 2))
     edges = np.linspace(0, width, _NUM_CELLS + 1)
     bits: list[int] = []
-    for left, right in zip(edges[:-1], edges[1:], strict=True):
+    for left, right in pairwise(edges):
         margin = (right - left) / 4
         level = strip[int(left + margin) : max(int(right - margin), int(left + margin) + 1)].mean()
         if _DARK < level < _BRIGHT:

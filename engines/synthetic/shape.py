@@ -1,7 +1,7 @@
 """One moving thing of a generated clip: its outline, path and surface as closed functions of time.
 
 Owns the geometry of a thing, in units of the frame (centre) and of its square root of area (radius), so that a scene
-looks the same at every size. Any thread. Never draws, and never remembers an earlier frame.
+looks the same at every size. Any thread may use it. Never draws, and never remembers an earlier frame.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Swing:
 
 
 def draw_swing(
-    rng: np.random.Generator, centre: float, amplitude: float, *, period: tuple[float, float], speed: float = 1.0
+    rng: np.random.Generator, centre: float, amplitude: float, *, period: tuple[float, float], speed: float
 ) -> Swing:
     """A random swing about `centre`; the second harmonic has a third of the amplitude and about half the period."""
     first = 2 * math.pi * speed / rng.uniform(*period)
@@ -77,20 +77,20 @@ class Thing:
 def _outline(rng: np.random.Generator) -> NDArray[np.float64]:
     kind = rng.choice(["ellipse", "box", "polygon", "star", "blob"])
     aspect = rng.uniform(0.5, 1.0)
-    if kind == "ellipse":
-        return 1 / np.hypot(np.cos(_THETA), np.sin(_THETA) / aspect)
-    if kind == "box":
-        return 1.1 / (np.abs(np.cos(_THETA)) ** 6 + np.abs(np.sin(_THETA) / aspect) ** 6) ** (1 / 6)
     corners = int(rng.integers(3, 7))
-    if kind == "polygon":
-        sector = 2 * math.pi / corners
-        return 1.15 * math.cos(sector / 2) / np.cos(_THETA % sector - sector / 2)
-    if kind == "star":
-        return (1 + rng.uniform(0.15, 0.4) * np.cos(corners * _THETA)) / 1.15
-    length = np.ones(NUM_VERTICES)
-    for lobes in range(1, 6):
-        length += rng.normal(0, 0.22) / lobes * np.cos(lobes * _THETA + rng.uniform(0, 2 * math.pi))
-    return np.clip(length, 0.35, 1.5) / 1.1
+    sector = 2 * math.pi / corners
+    if kind == "ellipse":
+        length = 1 / np.hypot(np.cos(_THETA), np.sin(_THETA) / aspect)
+    elif kind == "box":
+        length = 1.1 / (np.abs(np.cos(_THETA)) ** 6 + np.abs(np.sin(_THETA) / aspect) ** 6) ** (1 / 6)
+    elif kind == "polygon":
+        length = 1.15 * math.cos(sector / 2) / np.cos(_THETA % sector - sector / 2)
+    elif kind == "star":
+        length = (1 + rng.uniform(0.15, 0.4) * np.cos(corners * _THETA)) / 1.15
+    else:
+        waves = [rng.normal(0, 0.22) / k * np.cos(k * _THETA + rng.uniform(0, 2 * math.pi)) for k in range(1, 6)]
+        length = np.clip(1 + np.sum(waves, axis=0), 0.35, 1.5) / 1.1
+    return np.asarray(length, np.float64)
 
 
 def draw_thing(rng: np.random.Generator, *, speed: float, leaves: bool) -> Thing:

@@ -31,14 +31,16 @@ def _wave(rng: np.random.Generator, size: int, *, cycles: tuple[float, float], k
     along = omega * (x * math.cos(angle) + y * math.sin(angle))
     across = omega * (y * math.cos(angle) - x * math.sin(angle))
     if kind == "stripes":
-        return np.sin(along + rng.uniform(0, 6))
-    if kind == "checks":
-        return np.sin(along) * np.sin(across)
-    if kind == "dots":
-        return np.cos(along) + np.cos(across)
-    if kind == "rings":
-        return np.sin(omega * np.hypot(x - rng.uniform(-0.2, 0.2), y - rng.uniform(-0.2, 0.2)))
-    return np.sin(along + 6 * _noise(rng, size, first_octave=1))  # marble
+        field = np.sin(along + rng.uniform(0, 6))
+    elif kind == "checks":
+        field = np.sin(along) * np.sin(across)
+    elif kind == "dots":
+        field = np.cos(along) + np.cos(across)
+    elif kind == "rings":
+        field = np.sin(omega * np.hypot(x - rng.uniform(-0.2, 0.2), y - rng.uniform(-0.2, 0.2)))
+    else:
+        field = np.sin(along + 6 * _noise(rng, size, first_octave=1))  # marble
+    return np.asarray(field, np.float32)
 
 
 def structure(rng: np.random.Generator, size: int, *, cycles: tuple[float, float], plain: float) -> Image:
@@ -48,7 +50,8 @@ def structure(rng: np.random.Generator, size: int, *, cycles: tuple[float, float
     else:
         kind = str(rng.choice(["stripes", "checks", "dots", "rings", "marble"]))
         field = _wave(rng, size, cycles=cycles, kind=kind)
-    return cv2.normalize(field, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U).astype(np.uint8, copy=False)
+    low, high = float(field.min()), float(field.max())
+    return np.asarray(cv2.convertScaleAbs(field - low, alpha=255 / (high - low)), np.uint8)
 
 
 def colour(rng: np.random.Generator, *, saturation: tuple[float, float], value: tuple[float, float]) -> Image:
@@ -64,7 +67,7 @@ def palette(rng: np.random.Generator, colours: list[Image]) -> Image:
     left = np.minimum(place.astype(int), len(colours) - 2)
     blend = np.clip((place - left - 0.5) * sharpness + 0.5, 0, 1)[:, None]
     table = np.stack(colours).astype(np.float64)
-    return (table[left] * (1 - blend) + table[left + 1] * blend).astype(np.uint8)[:, None]
+    return np.asarray(table[left] * (1 - blend) + table[left + 1] * blend, np.uint8)[:, None]
 
 
 def paint(grey: Image, table: Image) -> Image:
