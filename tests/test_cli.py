@@ -1,4 +1,4 @@
-"""The command line: every failure is one line on stderr with its exit code, and help needs nothing that is not installed."""
+"""The command line: every failure is one line on stderr with its exit code, and help needs nothing heavy."""
 
 from __future__ import annotations
 
@@ -14,17 +14,7 @@ from stream.cli import main
 from stream.cli.failure import CommandFailed, told
 from stream.config import Config
 
-COMMANDS = [
-    "run",
-    "view",
-    "subscribe",
-    "replay",
-    "demo",
-    "weights list",
-    "weights pull",
-    "weights path",
-    "config check",
-]
+COMMANDS = ("run", "view", "subscribe", "replay", "demo", "weights list", "weights pull", "config check")
 
 Outcome = tuple[int, str, str]
 
@@ -111,9 +101,7 @@ def test_run_reads_a_configuration_file(call: Callable[..., Outcome], daemon: li
     assert [camera.name for camera in daemon[0].cameras] == ["door"]
 
 
-def test_config_check_says_what_a_file_holds_without_its_passwords(
-    call: Callable[..., Outcome], tmp_path: Path
-) -> None:
+def test_config_check_says_what_a_file_holds_but_no_password(call: Callable[..., Outcome], tmp_path: Path) -> None:
     path = tmp_path / "c.toml"
     path.write_text('[[camera]]\nname = "door"\nsource = "rtsp://joe:geheim@host/1"\n')
     code, out, err = call("config", "check", str(path))
@@ -139,7 +127,7 @@ def test_only_named_exceptions_are_told() -> None:
 def test_help_imports_nothing_heavy() -> None:
     code = (
         "import sys; from stream.cli import main; main(['run', '--help']);"
-        "sys.exit(', '.join({'torch', 'cv2', 'av', 'sam2', 'zmq'} & set(sys.modules)))"
+        "sys.exit(', '.join({'torch', 'cv2', 'av', 'sam2', 'zmq'} & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
