@@ -1,0 +1,152 @@
+"""Draws what the tracker knows on a picture: masks, contours, labels, scores, and a status line.
+
+Owns: the colours and sizes of everything drawn. Pure functions on BGR uint8 arrays; any thread may call them.
+Never: changes the picture that it was given, imports torch, or keeps anything between two pictures.
+
+A colour belongs to an object id and never changes with the other objects. An object that is not seen has no mask; the
+status line lists it instead.
+"""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.frame import Masks, ObjectState
+
+Picture = NDArray[np.uint8]
+Colour = tuple[int, int, int]
+Crop = tuple[NDArray[np.uint8], tuple[int, int]]
+
+FILL_OPACITY = 0.42
+GOLDEN_ANGLE = 0.6180339887  # of a turn of the hue: ids that follow one another lie far apart
+WHITE: Colour = (255, 255, 255)
+DARK: Colour = (24, 24, 24)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def colour_of(object_id: int) -> Colour:
+    """The steady BGR colour of an object id; every eighth turn of the hue is a little paler."""
+    hue = (0.58 + (object_id - 1) * GOLDEN_ANGLE) % 1.0
+    saturation = 0.92 - 0.14 * ((object_id // 8) % 3)
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, 1.0)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def draw_overlay(
+    image_hwc: Picture, masks: Masks, *, labels: Mapping[int, str] | None = None, status: str = ""
+) -> Picture:
+    """A copy of the picture with all objects and, if there is one, a status line at the lower edge."""
+    assert image_hwc.shape[:2] == (masks.height, masks.width), f"{image_hwc.shape} is not the size of the masks"
+    names, drawn = labels or {}, image_hwc.copy()
+    rows = range(len(masks.object_ids))
+    seen = [row for row in rows if masks.areas[row] > 0]
+    crops = {row: _crop(masks, row) for row in seen}
+    for row in seen:
+        _fill(drawn, crops[row], colour_of(masks.object_ids[row]))
+    for row in seen:
+        _outline(drawn, crops[row], colour_of(masks.object_ids[row]))
+    for row in seen:
+        object_id, corner = masks.object_ids[row], masks.boxes_n4[row, :2].tolist()
+        text = caption(object_id, names.get(object_id, ""), score=float(masks.scores[row]))
+        _tag(drawn, text, (corner[0], corner[1]), colour=colour_of(object_id))
+    line = "   ".join(part for part in (status, *(caption_hidden(masks, row, names) for row in rows)) if part)
+    return _status(drawn, line) if line else drawn
+
+
+def caption(object_id: int, label: str, *, score: float) -> str:
+    """What stands beside an object; the score is shown as a probability."""
+    probability = 1.0 / (1.0 + np.exp(-np.clip(score, -30.0, 30.0)))
+    return f"{object_id} {label} {probability:.2f}".replace("  ", " ")
+
+
+def caption_hidden(masks: Masks, row: int, labels: Mapping[int, str]) -> str:
+    """What the status line says of an object that is not seen; nothing for one that is."""
+    state, object_id = masks.states[row], masks.object_ids[row]
+    if state is ObjectState.TRACKED:
+        return ""
+    return f"{object_id} {labels.get(object_id, '')} {state.value}".replace("  ", " ")
+
+
+def draw_status(image_hwc: Picture, text: str) -> Picture:
+    """A copy of the picture with a dark, translucent bar and a line of text at its lower edge, cut to the width."""
+    return _status(image_hwc.copy(), text)
+
+
+def contact_sheet(pictures: Sequence[Picture], *, num_columns: int = 4, width: int = 1280) -> Picture:
+    """Pictures of one size as a grid with thin dark lines between, `width` pixels wide."""
+    assert pictures, "a contact sheet needs a picture"
+    num_columns = min(num_columns, len(pictures))
+    cell_width = (width - 4 * (num_columns + 1)) // num_columns
+    cell_height = max(1, round(cell_width * pictures[0].shape[0] / pictures[0].shape[1]))
+    num_rows = -(-len(pictures) // num_columns)
+    sheet = np.full((num_rows * (cell_height + 4) + 4, width, 3), DARK, np.uint8)
+    for index, picture in enumerate(pictures):
+        row, column = divmod(index, num_columns)
+        top, left = 4 + row * (cell_height + 4), 4 + column * (cell_width + 4)
+        cell = cv2.resize(picture, (cell_width, cell_height), interpolation=cv2.INTER_AREA)
+        sheet[top : top + cell_height, left : left + cell_width] = cell
+    return sheet
+
+
+def _scale(height: int) -> float:
+    return float(np.clip(height / 900.0, 0.36, 1.6))
+
+
+def _ascii(text: str) -> str:
+    """OpenCV's built-in letters are ASCII only."""
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def _status(drawn: Picture, text: str) -> Picture:
+    height, width = drawn.shape[:2]
+    text, scale = _ascii(text), _scale(height) * 0.9
+    thickness = max(1, round(scale * 1.6))
+    while len(text) > 1 and cv2.getTextSize(text, FONT, scale, thickness)[0][0] > width - 12:
+        text = text[:-1]
+    (_, text_height), baseline = cv2.getTextSize(text, FONT, scale, thickness)
+    bar = drawn[max(0, height - text_height - baseline - 10) :]
+    cv2.convertScaleAbs(bar, bar, alpha=0.35)
+    cv2.putText(drawn, text, (6, height - baseline - 4), FONT, scale, WHITE, thickness, cv2.LINE_AA)
+    return drawn
+
+
+def _crop(masks: Masks, row: int) -> Crop:
+    """The mask inside its box, as 0 and 1, and the box's upper left corner."""
+    x0, y0, x1, y1 = masks.boxes_n4[row].tolist()
+    first = x0 // 8
+    bits_hw = np.unpackbits(masks.packed_nhb[row, y0:y1, first : (x1 + 7) // 8], axis=1)
+    return np.ascontiguousarray(bits_hw[:, x0 - first * 8 : x1 - first * 8]), (x0, y0)
+
+
+def _fill(drawn: Picture, crop: Crop, colour: Colour) -> None:
+    mask_hw, (x0, y0) = crop
+    part = drawn[y0 : y0 + mask_hw.shape[0], x0 : x0 + mask_hw.shape[1]]
+    flat = np.full_like(part, colour)
+    cv2.copyTo(cv2.addWeighted(part, 1.0 - FILL_OPACITY, flat, FILL_OPACITY, 0.0), mask_hw, part)
+
+
+def _outline(drawn: Picture, crop: Crop, colour: Colour) -> None:
+    contours, _ = cv2.findContours(crop[0], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=crop[1])
+    thickness = max(1, round(_scale(drawn.shape[0]) * 2.4))
+    if thickness > 1:  # a dark rim sets the line off; on a small picture it would hide more than it shows
+        cv2.drawContours(drawn, contours, -1, DARK, thickness + 2, cv2.LINE_AA)
+    cv2.drawContours(drawn, contours, -1, colour, thickness, cv2.LINE_AA)
+
+
+def _tag(drawn: Picture, text: str, corner: tuple[int, int], *, colour: Colour) -> None:
+    """A small plate in the object's colour above its box, moved inside where the picture ends."""
+    text, scale = _ascii(text), _scale(drawn.shape[0])
+    thickness = max(1, round(scale * 1.6))
+    (text_width, text_height), baseline = cv2.getTextSize(text, FONT, scale, thickness)
+    plate_width, plate_height = text_width + 8, text_height + baseline + 6
+    left = max(0, min(corner[0], drawn.shape[1] - plate_width))
+    top = max(0, min(corner[1] - plate_height - 3, drawn.shape[0] - plate_height))
+    cv2.rectangle(drawn, (left, top), (left + plate_width, top + plate_height), colour, cv2.FILLED)
+    is_bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140
+    place = (left + 4, top + text_height + 3)
+    cv2.putText(drawn, text, place, FONT, scale, DARK if is_bright else WHITE, thickness, cv2.LINE_AA)
