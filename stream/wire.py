@@ -71,6 +71,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -194,7 +195,7 @@ def objects_of(masks: Masks, labels: Mapping[int, str], encoder: MaskEncoder) ->
     )  # fmt: skip
 
 
-def picture_fields(stamp: Stamp, masks: Masks, *, inferred_ns: int) -> dict[str, object]:
+def picture_fields(stamp: Stamp, masks: Masks | MasksMessage, *, inferred_ns: int) -> dict[str, Any]:
     """The fields of `Picture`, with this moment as the time of publication."""
     published_ns, published_utc_ns = time.monotonic_ns(), time.time_ns()
     offset_ns = published_utc_ns - published_ns
