@@ -161,5 +161,8 @@ def deepest_point(mask: NDArray[np.bool_]) -> tuple[float, float]:
     return float(column - 1), float(row - 1)
 
 
-DEMO = ClipSpec(seed=3_000_000_000, num_frames=240, height=480, width=640, num_objects=2, num_distractors=1)
-"""The demo clip; chosen in tests/test_synthetic.py's sense: objects really move, one hides the other for a while."""
+DEMO = ClipSpec(seed=3_000_000_326, num_frames=150, height=480, width=640, leave_probability=0.0)
+"""The demo clip: two objects, one of which hides nine tenths of the other for a while.
+
+The first masks kept frozen score a mean IoU under 0.2, and a tolerance around the first mask's mean colour under 0.4.
+"""
