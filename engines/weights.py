@@ -32,6 +32,10 @@ NANO = "nano"
 _META_URL = "https://dl.fbaipublicfiles.com/segment_anything_2"
 _NUM_NAMED_KEYS = 3  # of each kind, in an error about a foreign checkpoint
 
+# What `torch.load` was seen to raise on 30,000 damaged archives, and its kin.
+_DAMAGE: tuple[type[Exception], ...] = (RuntimeError, ValueError, LookupError, TypeError, AttributeError, OSError)
+_DAMAGE += (AssertionError, ArithmeticError, EOFError, MemoryError, struct.error)
+
 # What the official `build_sam2_video_predictor` adds to the configuration, without what only its post-processing uses.
 _OFFICIAL_OVERRIDES: dict[str, object] = {
     "sam_mask_decoder_extra_args": {
@@ -70,62 +74,28 @@ class Checkpoint:
     sha256: str | None  # None: recorded at the first download, checked ever after
 
 
-def _meta(config: str, file: str, num_bytes: int, *, sha256: str) -> Checkpoint:
-    is_21 = file.startswith("sam2.1")
-    configs = "configs/sam2.1" if is_21 else "configs/sam2"
-    return Checkpoint(f"{configs}/{config}", "092824" if is_21 else "072824", file, num_bytes, sha256)
-
-
-CHECKPOINTS: Mapping[str, Checkpoint] = {
-    "sam2-hiera-tiny": _meta(
-        "sam2_hiera_t.yaml",
-        "sam2_hiera_tiny.pt",
-        155_906_050,
-        sha256="65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125",
-    ),
-    "sam2-hiera-small": _meta(
-        "sam2_hiera_s.yaml",
-        "sam2_hiera_small.pt",
-        184_309_650,
-        sha256="95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3",
-    ),
-    "sam2-hiera-base-plus": _meta(
-        "sam2_hiera_b+.yaml",
-        "sam2_hiera_base_plus.pt",
-        323_493_298,
-        sha256="d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071",
-    ),
-    "sam2-hiera-large": _meta(
-        "sam2_hiera_l.yaml",
-        "sam2_hiera_large.pt",
-        897_952_466,
-        sha256="7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b",
-    ),
-    "sam2.1-hiera-tiny": _meta(
-        "sam2.1_hiera_t.yaml",
-        "sam2.1_hiera_tiny.pt",
-        156_008_466,
-        sha256="7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69",
-    ),
-    "sam2.1-hiera-small": _meta(
-        "sam2.1_hiera_s.yaml",
-        "sam2.1_hiera_small.pt",
-        184_416_285,
-        sha256="6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38",
-    ),
-    "sam2.1-hiera-base-plus": _meta(
-        "sam2.1_hiera_b+.yaml",
-        "sam2.1_hiera_base_plus.pt",
-        323_606_802,
-        sha256="a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5",
-    ),
-    "sam2.1-hiera-large": _meta(
-        "sam2.1_hiera_l.yaml",
-        "sam2.1_hiera_large.pt",
-        898_083_611,
-        sha256="2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318",
-    ),
+_FOLDERS = {"sam2": "072824", "sam2.1": "092824"}
+_CONFIG_NAMES = {"tiny": "t", "small": "s", "base_plus": "b+", "large": "l"}
+_PINNED = {
+    "sam2_hiera_tiny.pt": (155_906_050, "65b50056e05bcb13694174f51bb6da89c894b57b75ccdf0ba6352c597c5d1125"),
+    "sam2_hiera_small.pt": (184_309_650, "95949964d4e548409021d47b22712d5f1abf2564cc0c3c765ba599a24ac7dce3"),
+    "sam2_hiera_base_plus.pt": (323_493_298, "d0bb7f236400a49669ffdd1be617959a8b1d1065081789d7bbff88eded3a8071"),
+    "sam2_hiera_large.pt": (897_952_466, "7442e4e9b732a508f80e141e7c2913437a3610ee0c77381a66658c3a445df87b"),
+    "sam2.1_hiera_tiny.pt": (156_008_466, "7402e0d864fa82708a20fbd15bc84245c2f26dff0eb43a4b5b93452deb34be69"),
+    "sam2.1_hiera_small.pt": (184_416_285, "6d1aa6f30de5c92224f8172114de081d104bbd23dd9dc5c58996f0cad5dc4d38"),
+    "sam2.1_hiera_base_plus.pt": (323_606_802, "a2345aede8715ab1d5d31b4a509fb160c5a4af1970f199d9054ccfb746c004c5"),
+    "sam2.1_hiera_large.pt": (898_083_611, "2647878d5dfa5098f2f8649825738a9345572bae2d4350a2468587ece47dd318"),
 }
+
+
+def _named(file: str, num_bytes: int, sha256: str) -> tuple[str, Checkpoint]:
+    family, size = file.removesuffix(".pt").split("_hiera_")
+    config = f"configs/{family}/{family}_hiera_{_CONFIG_NAMES[size]}.yaml"
+    checkpoint = Checkpoint(config, _FOLDERS[family], file, num_bytes, sha256)
+    return f"{family}-hiera-{size.replace('_', '-')}", checkpoint
+
+
+CHECKPOINTS: Mapping[str, Checkpoint] = dict(_named(file, *known) for file, known in _PINNED.items())
 MODELS: tuple[str, ...] = (NANO, *CHECKPOINTS)
 
 
@@ -178,11 +148,11 @@ def load_state_dict(checkpoint: Path) -> dict[str, Tensor]:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(f"{checkpoint}: refused, it holds more than tensors: {_first_line(error)}") from error
-    except (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, OSError, struct.error) as error:
+    except _DAMAGE as error:
         raise WeightsError(f"{checkpoint}: damaged, or no checkpoint: {_first_line(error)}") from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
-        found = _some([str(key) for key in content]) if isinstance(content, dict) else type(content).__name__
+        found = _some([str(name) for name in state]) if isinstance(state, dict) else type(content).__name__
         raise WeightsError(f'{checkpoint}: no model inside, expected {{"model": {{name: tensor}}}}, found: {found}')
     return {str(name): value for name, value in state.items()}
 
@@ -281,6 +251,8 @@ def _check_is_archive(checkpoint: Path) -> None:
         is_whole = zipfile.is_zipfile(checkpoint)
     except OSError as error:
         raise WeightsError(f"{checkpoint}: cannot be read: {error.strerror}") from error
+    except zipfile.BadZipFile:
+        is_whole = False
     if start != b"PK\x03\x04":
         found = f"it starts with {start!r}" if start else "it is empty"
         raise WeightsError(f"{checkpoint}: {found}, expected a PyTorch checkpoint (a zip archive)")
@@ -289,8 +261,8 @@ def _check_is_archive(checkpoint: Path) -> None:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:_NUM_NAMED_KEYS]) + (", ..." if len(names) > _NUM_NAMED_KEYS else "")
+    return (", ".join(names[:_NUM_NAMED_KEYS]) or "nothing") + (", ..." if len(names) > _NUM_NAMED_KEYS else "")
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().split("\n", 1)[0] or type(error).__name__
+    return " ".join([type(error).__name__, *str(error).splitlines()[:1]])
