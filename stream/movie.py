@@ -3,8 +3,8 @@
 Owns: the encoder and the file while a `MovieWriter` is open. Runs in the thread that made the writer, and only there.
 Never: waits for time to pass, drops a picture, or reads a video.
 
-H.264 in the usual 4:2:0 needs even sizes: an odd last column or row is cut off. A picture of another size than the first is
-scaled.
+H.264 in the usual 4:2:0 needs even sizes: an odd last column or row is cut off. A picture of another size than the
+first is scaled.
 """
 
 from __future__ import annotations
