@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.resources
 import os
 import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -147,9 +148,13 @@ def load_state_dict(checkpoint: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True, mmap=True)
     except pickle.UnpicklingError as error:
-        raise WeightsError(f"{checkpoint}: refused, it holds more than tensors: {_first_line(error)}") from error
+        code = re.search(r"GLOBAL (\S+)", str(error))  # PyTorch's own advice, to run the code, is not passed on
+        found = _plain(code[1]) if code else "another object"
+        raise WeightsError(f"{checkpoint}: refused, it holds {found}, expected nothing but tensors") from error
     except _DAMAGE as error:
-        raise WeightsError(f"{checkpoint}: damaged, or no checkpoint: {_first_line(error)}") from error
+        raise WeightsError(
+            f"{checkpoint}: damaged, or no checkpoint: {type(error).__name__} {_plain(str(error))}"
+        ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         found = _some([str(name) for name in state]) if isinstance(state, dict) else type(content).__name__
@@ -261,8 +266,11 @@ def _check_is_archive(checkpoint: Path) -> None:
 
 
 def _some(names: list[str]) -> str:
-    return (", ".join(names[:_NUM_NAMED_KEYS]) or "nothing") + (", ..." if len(names) > _NUM_NAMED_KEYS else "")
+    shown = ", ".join(_plain(name) for name in names[:_NUM_NAMED_KEYS])
+    return (shown or "nothing") + (", ..." if len(names) > _NUM_NAMED_KEYS else "")
 
 
-def _first_line(error: Exception) -> str:
-    return " ".join([type(error).__name__, *str(error).splitlines()[:1]])
+def _plain(text: str) -> str:
+    """Words out of a file, safe for one line of a terminal."""
+    start = text.strip().partition("\n")[0][:100]
+    return start if start.isprintable() else ascii(start)

@@ -244,11 +244,23 @@ class Intruder:
         return os.mkdir, (str(self.folder),)
 
 
-def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_refused_named_and_not_run(tmp_path: Path) -> None:
     file = saved(tmp_path, {"model": {"weight": torch.zeros(1)}, "extra": Intruder(tmp_path / "owned")})
-    with pytest.raises(WeightsError, match=r"refused, it holds more than tensors") as caught:
+    with pytest.raises(WeightsError) as caught:
         load_state_dict(file)
-    assert not (tmp_path / "owned").exists() and "\n" not in str(caught.value)
+    assert not (tmp_path / "owned").exists()
+    assert str(caught.value) == f"{file}: refused, it holds posix.mkdir, expected nothing but tensors"
+    with pytest.raises(
+        WeightsError, match=r"it holds torch\.nn\.modules\.linear\.Linear, expected nothing but tensors$"
+    ):
+        load_state_dict(saved(tmp_path, {"model": {}, "extra": torch.nn.Linear(1, 1)}))
+
+
+def test_names_in_a_hostile_checkpoint_cannot_write_to_the_terminal(nano_file: Path, tmp_path: Path) -> None:
+    hostile = {**load_state_dict(nano_file), "a\x1b[2J\nb" + "c" * 10_000: torch.zeros(1)}
+    with pytest.raises(WeightsError, match=r"1 unexpected") as caught:
+        build_model("nano", saved(tmp_path, {"model": hostile}))
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("content", [{"model": {}}, {"epoch": 3}, {"model": {"a": 1}}, [torch.zeros(1)], {}, "text"])
