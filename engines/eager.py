@@ -1,4 +1,5 @@
-"""`EagerEngine`: the programs in plain PyTorch, on CPU or CUDA. The reference for every other backend, and the fallback everywhere.
+"""`EagerEngine`: the programs in plain PyTorch, on CPU or CUDA. The reference for every other backend, and the
+fallback everywhere.
 
 Owns: one set of program modules on one device. Called by one thread at a time. Never: keeps anything between calls.
 """
@@ -16,8 +17,9 @@ from engines.spec import MAX_FRAMES, MAX_ROWS, FrameFeatures, MemoryRead, ModelS
 class EagerEngine:
     """Runs a model's programs eagerly.
 
-    `dtype` is the dtype of the encoder, memory attention, mask decoder transformer and memory encoder; prompt encoder, IoU, score and
-    pointer heads stay float32. Memory is stored in bfloat16 as the official predictor does, or in float16 with float16 programs.
+    `dtype` is the dtype of the encoder, memory attention, mask decoder transformer and memory encoder; prompt encoder,
+    IoU, score and pointer heads stay float32. Memory is stored in bfloat16 as the official predictor does, or in
+    float16 with float16 programs.
     """
 
     name = "eager"

@@ -1,9 +1,12 @@
-"""What a SAM 2 model looks like from outside: its sizes, and the table of its programs with every tensor's name, shape and dtype.
+"""What a SAM 2 model looks like from outside: its sizes, and the table of its programs with every tensor's name, shape
+and dtype.
 
-Owns: `ModelSpec`, the `Engine` contract that every backend fulfils, and the tuples that travel between programs. Values only; any thread.
+Owns: `ModelSpec`, the `Engine` contract that every backend fulfils, and the tuples that travel between programs.
+Values only; any thread.
 Never: holds weights or runs anything.
 
-Axes: f frames, b rows (objects), m memory frames, p object pointers, n image tokens (feature_size squared), c channels, h and w.
+Axes: f frames, b rows (objects), m memory frames, p object pointers, n image tokens (feature_size squared), c
+channels, h and w.
 """
 
 from __future__ import annotations
@@ -114,13 +117,21 @@ class PointPrompt(NamedTuple):
 
 
 class Engine(Protocol):
-    """The programs of one model on one device. Called from one thread only; results may be overwritten by the next call."""
+    """The programs of one model on one device.
+
+    Called from one thread only; results may be overwritten by the next call.
+    """
 
     @property
     def spec(self) -> ModelSpec: ...
 
     @property
     def device(self) -> torch.device: ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the encoder, memory attention, mask decoder transformer and memory encoder."""
+        ...
 
     @property
     def memory_dtype(self) -> torch.dtype:
@@ -142,7 +153,10 @@ class Engine(Protocol):
         ...
 
     def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
-        """Follow rows; `row_frame_b` tells which frame each row looks at. Also returns the conditioned features (b, c, h, w)."""
+        """Follow rows; `row_frame_b` tells which frame each row looks at.
+
+        Also returns the conditioned features (b, c, h, w).
+        """
         ...
 
     def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
@@ -154,7 +168,9 @@ class Engine(Protocol):
         ...
 
 
-def program_table(spec: ModelSpec, *, rows: int, frames: int, num_cond: int, dtype: torch.dtype) -> tuple[ProgramSpec, ...]:
+def program_table(
+    spec: ModelSpec, *, rows: int, frames: int, num_cond: int, dtype: torch.dtype
+) -> tuple[ProgramSpec, ...]:
     """The two steady-state programs, for full banks with `num_cond` conditioning frames."""
     size, dim = spec.feature_size, spec.hidden_dim
     memories, pointers = num_cond + spec.num_recent_memories, num_cond + spec.num_recent_pointers

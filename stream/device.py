@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
@@ -18,25 +18,27 @@ def resolve_device(name: str) -> torch.device:
         raise ValueError(f"device is {name!r}; expected auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device is {name!r}, but torch {torch.__version__} finds no CUDA device; expected cpu or a working GPU")
+        raise ValueError(
+            f"device is {name!r}, but torch {torch.__version__} finds no CUDA device; expected cpu or a working GPU"
+        )
     return device
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """`auto`, `float32`, `bfloat16` or `float16`.
+    """`auto`, `fp32`, `bf16` or `fp16`.
 
-    auto: float16 on CUDA, bfloat16 on a CPU that multiplies it in hardware (AMX or AVX512-BF16), else float32. Raises ValueError.
+    auto: fp16 on CUDA, bf16 on a CPU that multiplies it in hardware (AMX or AVX512-BF16), else fp32. Raises ValueError.
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else _cpu_dtype()
     if name not in _DTYPES:
         raise ValueError(f"dtype is {name!r}; expected auto, {', '.join(_DTYPES)}")
     if _DTYPES[name] is torch.float16 and device.type == "cpu":
-        raise ValueError("dtype is 'float16' on a CPU, where it is emulated; expected auto, float32 or bfloat16")
+        raise ValueError("dtype is 'fp16' on a CPU, where it is emulated; expected auto, fp32 or bf16")
     return _DTYPES[name]
 
 
 def _cpu_dtype() -> torch.dtype:
-    abilities = torch.cpu.get_capabilities()
+    abilities: dict[str, object] = getattr(torch.cpu, "get_capabilities", dict)()  # torch 2.11 does not have it
     fast = any(abilities.get(name, False) for name in ("amx_bf16", "avx512_bf16"))
     return torch.bfloat16 if fast else torch.float32

@@ -3,10 +3,10 @@
 Owns: memory frames, object pointers and their times. The worker's thread alone reads and writes it.
 Never: runs a model, knows a camera or an object id, or grows with the number of frames.
 
-A row has `max_cond` prompt slots, then a ring of recent slots: 6 memory frames and 15 object pointers, two rings of different
-lengths as in `SAM2Base._prepare_memory_conditioned_features`. A row's time is the number of frames that it has processed. The
-memory of a prompted frame is written to its prompt slot *and* to the rings, where it is passed over while the prompt slot holds it;
-so a prompt that was evicted still counts as recent for as long as it is.
+A row has `max_cond` prompt slots, then a ring of recent slots: 6 memory frames and 15 object pointers, two rings of
+different lengths as in `SAM2Base._prepare_memory_conditioned_features`. A row's time is the number of frames that it
+has processed. The memory of a prompted frame is written to its prompt slot *and* to the rings, where it is passed over
+while the prompt slot holds it; so a prompt that was evicted still counts as recent for as long as it is.
 
 Capacity: rows are added by doubling when all are taken; nothing else allocates. Row 0 is scratch, for padding a batch.
 """
@@ -17,10 +17,10 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from engines.graphs import pointer_position
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engines.graphs import pointer_position
 from engines.spec import MemoryRead, ModelSpec, Segmentation
 
 NO_TIME = -1
@@ -38,7 +38,9 @@ class MemoryBank:
         self._memories = max_cond + spec.num_recent_memories
         self._pointers = max_cond + spec.num_recent_pointers
         rows = capacity + 1
-        self._memory_snc = torch.zeros(rows * self._memories, spec.num_tokens, spec.memory_dim, dtype=dtype, device=device)
+        self._memory_snc = torch.zeros(
+            rows * self._memories, spec.num_tokens, spec.memory_dim, dtype=dtype, device=device
+        )
         self._pointer_sc = torch.zeros(rows * self._pointers, spec.hidden_dim, device=device)
         self._memory_time_rs = np.full((rows, self._memories), NO_TIME, np.int64)
         self._pointer_time_rs = np.full((rows, self._pointers), NO_TIME, np.int64)
@@ -98,7 +100,8 @@ class MemoryBank:
         pad = (batch or len(rows)) - len(rows)
         if pad:
             memory_index, times, pointer_index, distances = (
-                np.concatenate([x, np.zeros((pad, x.shape[1]), np.int64)]) for x in (memory_index, times, pointer_index, distances)
+                np.concatenate([x, np.zeros((pad, x.shape[1]), np.int64)])
+                for x in (memory_index, times, pointer_index, distances)
             )
         memory = self._memory_snc.index_select(0, self.upload(memory_index.reshape(-1)))
         pointers = self._pointer_sc.index_select(0, self.upload(pointer_index.reshape(-1)))
@@ -158,7 +161,9 @@ class MemoryBank:
         near = self._near_position_dc[np.minimum(distances, len(self._near_position_dc) - 1)]
         far = distances >= len(self._near_position_dc)
         if far.any():
-            near[far] = pointer_position(distances[far].astype(np.float64), self.spec.max_pointers, self.spec.hidden_dim)
+            near[far] = pointer_position(
+                distances[far].astype(np.float64), self.spec.max_pointers, self.spec.hidden_dim
+            )
         return near
 
     def _store(self, rows: Sequence[int], slots: Sequence[int], memory_bnc: Tensor) -> None:

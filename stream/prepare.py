@@ -1,10 +1,10 @@
 """`prepare_frames`: camera pictures to the model's input, on the device.
 
-Owns: resize, BGR to RGB, normalisation. Called by the worker's thread. Never: keeps a picture after it returned (CPU), so that its
-ring slot may be released; on CUDA the picture has left the slot once the upload's stream has passed.
+Owns: resize, BGR to RGB, normalisation. Called by the worker's thread. Never: keeps a picture after it returned (CPU),
+so that its ring slot may be released; on CUDA the picture has left the slot once the upload's stream has passed.
 
-The official predictor resizes uint8 pictures with Pillow's antialiased bicubic filter; so does torch here, in uint8 on the CPU (equal to
-a rounding step) and in float32 on CUDA.
+The official predictor resizes uint8 pictures with Pillow's antialiased bicubic filter; so does torch here, in uint8 on
+the CPU (equal to a rounding step) and in float32 on CUDA.
 """
 
 from __future__ import annotations

@@ -8,7 +8,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -43,7 +45,11 @@ def checked_prompt(
     mask: NDArray[np.bool_] | None,
 ) -> Prompt:
     """A valid `Prompt`, or `PromptError`."""
-    if isinstance(object_id, bool) or not isinstance(object_id, (int, np.integer)) or not 0 <= object_id <= MAX_OBJECT_ID:
+    if (
+        isinstance(object_id, bool)
+        or not isinstance(object_id, (int, np.integer))
+        or not 0 <= object_id <= MAX_OBJECT_ID
+    ):
         raise PromptError(f"object id is {object_id!r}; expected a whole number from 0 to {MAX_OBJECT_ID}")
     if mask is not None and (len(points) or box is not None):
         raise PromptError("a mask was given together with points or a box; expected one or the other")
@@ -62,7 +68,9 @@ def check_inside(prompt: Prompt, height: int, width: int) -> None:
     """Whether a prompt fits a frame of this size; raises `PromptError`."""
     for x, y, _ in prompt.points:
         if not (0 <= x <= width and 0 <= y <= height):
-            raise PromptError(f"the point ({x:g}, {y:g}) lies outside the frame; expected 0 <= x <= {width}, 0 <= y <= {height}")
+            raise PromptError(
+                f"the point ({x:g}, {y:g}) lies outside the frame; expected 0 <= x <= {width}, 0 <= y <= {height}"
+            )
     box = prompt.box
     if box is not None and not (box[0] < width and box[1] < height and box[2] > 0 and box[3] > 0):
         raise PromptError(f"the box {box} lies outside the frame; expected it to overlap {width}x{height} pixels")
@@ -70,7 +78,17 @@ def check_inside(prompt: Prompt, height: int, width: int) -> None:
         raise PromptError(f"the mask has the shape {prompt.mask_hw.shape}; expected the frame's, ({height}, {width})")
 
 
-def points_in_model(prompt: Prompt, size: tuple[int, int], image_size: int, logits_bhw: Tensor | None) -> PointPrompt:
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """A picture file as a mask: what is not black is the object. Raises `PromptError`."""
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise PromptError(f"the mask {path} cannot be read; expected a picture such as PNG")
+    return np.asarray(picture) > 0
+
+
+def points_in_model(
+    prompt: Prompt, size: tuple[int, int], *, image_size: int, logits_bhw: Tensor | None
+) -> PointPrompt:
     """Points and box corners (first) in model pixels, on the CPU. `size` is the frame's (height, width)."""
     height, width = size
     corners = []
@@ -106,7 +124,9 @@ def _checked_box(box: Sequence[float]) -> tuple[float, float, float, float]:
 
 def _checked_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
     if not isinstance(mask, np.ndarray) or mask.ndim != 2:
-        raise PromptError(f"the mask is {getattr(mask, 'shape', type(mask).__name__)}; expected an array (height, width)")
+        raise PromptError(
+            f"the mask is {getattr(mask, 'shape', type(mask).__name__)}; expected an array (height, width)"
+        )
     result = mask.astype(np.bool_)
     if not result.any():
         raise PromptError("the mask has no pixel set; expected at least one")

@@ -48,10 +48,10 @@ def _copy_out(device_parts: Sequence[tuple[Tensor, Tensor]]) -> list[MaskBlock]:
     flat = torch.cat([x.view(torch.uint8).flatten() for column in zip(*device_parts, strict=True) for x in column])
     host = torch.empty(flat.shape, dtype=torch.uint8, pin_memory=True)
     host.copy_(flat, non_blocking=True)
-    event = torch.cuda.Event()
+    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     lengths = [x.numel() * x.element_size() for column in zip(*device_parts, strict=True) for x in column]
-    pieces = host.split(lengths)
+    pieces = torch.split(host, lengths)
     count = len(device_parts)
     return [
         MaskBlock(pieces[i].view(torch.float32).view(stats.shape), pieces[count + i].view(packed.shape), event)
@@ -70,7 +70,9 @@ def _measure(part: tuple[Tensor, Tensor, Tensor], size: tuple[int, int]) -> tupl
 
 
 def _extent(counts_nk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """First index, one past the last, and mean index of the pixels counted along an axis; 0, 0 and NaN where there are none."""
+    """First index, one past the last, and mean index of the pixels counted along an axis; 0, 0 and NaN where there are
+    none.
+    """
     length = counts_nk.shape[1]
     used = counts_nk > 0
     first, last = used.int().argmax(dim=1), length - used.int().flip(1).argmax(dim=1)
@@ -86,4 +88,5 @@ def _pack(masks_nhw: Tensor) -> Tensor:
         return torch.from_numpy(np.packbits(masks_nhw.numpy(), axis=2))
     padded = F.pad(masks_nhw.to(torch.uint8), (0, -masks_nhw.shape[2] % 8))
     weights = torch.tensor(_BIT_WEIGHTS, dtype=torch.uint8, device=masks_nhw.device)
-    return (padded.unflatten(2, (-1, 8)) * weights).sum(dim=3, dtype=torch.uint8)
+    grouped = padded.view(*padded.shape[:2], -1, 8)
+    return torch.sum(grouped * weights, dim=3, dtype=torch.uint8)

@@ -8,7 +8,8 @@ Never: knows a thread, a socket or a camera's `seq`; grows with the number of fr
     tracker.add(1, points=[(640, 360, 1)])      # x, y in pixels of the next frame; label 1 = on the object, 0 = off it
     masks = tracker.step(frame_hwc)             # uint8 BGR -> Masks
 
-Algorithm: Ravi et al., SAM 2: Segment Anything in Images and Videos (2024), as in `sam2.sam2_video_predictor.SAM2VideoPredictor`.
+Algorithm: Ravi et al., SAM 2: Segment Anything in Images and Videos (2024), as in
+`sam2.sam2_video_predictor.SAM2VideoPredictor`.
 """
 
 from __future__ import annotations
@@ -45,6 +46,27 @@ class TrackerOptions:
     refine_as_cond: bool = False  # official `add_all_frames_to_correct_as_cond`
 
 
+def load_engine(
+    model: str,
+    checkpoint: str | Path | None = None,
+    *,
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "eager",
+) -> Engine:
+    """The programs of `"nano"` or of a SAM 2 model such as `"sam2.1-hiera-tiny"`, ready to run.
+
+    `device`: auto, cpu, cuda, cuda:N. `dtype`: auto, fp32, bf16, fp16. `backend`: eager. Raises
+    `engines.weights.WeightsError` about the checkpoint, ValueError naming another argument and what was expected.
+    """
+    if backend != "eager":
+        raise ValueError(f"backend is {backend!r}; expected 'eager'")
+    where = resolve_device(device)
+    kind = resolve_dtype(dtype, where)
+    network = build_model(model, None if checkpoint is None else Path(checkpoint))
+    return EagerEngine(network, name=model, device=where, dtype=kind)
+
+
 class Tracker:
     """All fields are written by the one thread that uses the tracker."""
 
@@ -62,19 +84,16 @@ class Tracker:
 
     @classmethod
     def load(
-        cls, model: str, checkpoint: str | Path | None = None, *, device: str = "auto", dtype: str = "auto", backend: str = "eager"
+        cls,
+        model: str,
+        checkpoint: str | Path | None = None,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        backend: str = "eager",
     ) -> Tracker:
-        """Build a tracker for `"nano"` or a SAM 2 model such as `"sam2.1-hiera-tiny"`.
-
-        `device`: auto, cpu, cuda, cuda:N. `dtype`: auto, float32, bfloat16, float16. Raises `engines.weights.WeightsError`, or
-        ValueError naming the option and what was expected.
-        """
-        if backend != "eager":
-            raise ValueError(f"backend is {backend!r}; expected 'eager'")
-        where = resolve_device(device)
-        kind = resolve_dtype(dtype, where)
-        network = build_model(model, None if checkpoint is None else Path(checkpoint))
-        return cls(EagerEngine(network, name=model, device=where, dtype=kind))
+        """A tracker with default options; arguments and errors as for `load_engine`."""
+        return cls(load_engine(model, checkpoint, device=device, dtype=dtype, backend=backend))
 
     @property
     def image_size(self) -> int:
@@ -91,7 +110,13 @@ class Tracker:
         return tuple(item.object_id for item in self._objects.values() if item.camera == camera)
 
     def add(
-        self, object_id: int, *, points: Points = (), box: Box | None = None, mask: NDArray[np.bool_] | None = None, camera: str = ""
+        self,
+        object_id: int,
+        *,
+        points: Points = (),
+        box: Box | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        camera: str = "",
     ) -> None:
         """Prompt an object on the next frame, without regard to its memory; an unknown id is a new object.
 
@@ -105,9 +130,18 @@ class Tracker:
         self._objects[key].added = prompt
 
     def refine(
-        self, object_id: int, *, points: Points = (), box: Box | None = None, mask: NDArray[np.bool_] | None = None, camera: str = ""
+        self,
+        object_id: int,
+        *,
+        points: Points = (),
+        box: Box | None = None,
+        mask: NDArray[np.bool_] | None = None,
+        camera: str = "",
     ) -> None:
-        """Correct a tracked object on the next frame; arguments as for `add`. Raises `PromptError`, also for an unknown id."""
+        """Correct a tracked object on the next frame; arguments as for `add`.
+
+        Raises `PromptError`, also for an unknown id.
+        """
         self._find(object_id, camera).refined = checked_prompt(object_id, points=points, box=box, mask=mask)
 
     def remove(self, object_id: int, *, camera: str = "") -> None:
@@ -132,8 +166,9 @@ class Tracker:
     def step(self, frame_hwc: Image, *, time_ns: int | None = None) -> Masks:
         """Process one picture (height, width, 3) uint8 BGR and wait for its masks.
 
-        `time_ns` (monotonic, default now) decides when an occluded object counts as lost. Raises ValueError for a picture of a
-        wrong shape or type, `PromptError` for a prompt outside the picture; that prompt is dropped and nothing else changes.
+        `time_ns` (monotonic, default now) decides when an occluded object counts as lost. Raises ValueError for a
+        picture of a wrong shape or type, `PromptError` for a prompt outside the picture; that prompt is dropped and
+        nothing else changes.
         """
         now = time.monotonic_ns() if time_ns is None else time_ns
         return self.launch({"": frame_hwc}, {"": now})[""].resolve()
@@ -175,13 +210,12 @@ class Tracker:
     def _check_prompts(self, camera: str, image: Image) -> None:
         """Drop a prompt that does not fit the picture, and a new object with it, before anything has changed."""
         for item in [o for o in self._objects.values() if o.camera == camera]:
-            for prompt in (item.added, item.refined):
-                try:
-                    if prompt is not None:
-                        check_inside(prompt, image.shape[0], image.shape[1])
-                except PromptError:
-                    self._drop_prompts(item)
-                    raise
+            try:
+                for prompt in filter(None, (item.added, item.refined)):
+                    check_inside(prompt, image.shape[0], image.shape[1])
+            except PromptError:
+                self._drop_prompts(item)
+                raise
 
     def _drop_prompts(self, item: TrackedObject) -> None:
         item.added = item.refined = None
@@ -201,6 +235,12 @@ class Tracker:
 
 
 def _check_image(image: Image) -> None:
-    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or 0 in image.shape
+    ):
         found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise ValueError(f"the picture is {found}; expected uint8 (height, width, 3) in BGR order")

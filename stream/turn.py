@@ -3,14 +3,14 @@
 Owns: which program runs when, and where its results go. Lives within one call of `Tracker.launch`, in that thread.
 Never: outlives the call, waits for the device, or decides which frames are taken.
 
-Order: encode the frames; follow every object that has no new prompt, in batches of rows with equally long memories; correct those
-that are being refined, on the same conditioned features; decode newly prompted ones without memory; let every row grow a frame older.
+Order: encode the frames; follow every object that has no new prompt, in batches of rows with equally long memories;
+correct those that are being refined, on the same conditioned features; decode newly prompted ones without memory; let
+every row grow a frame older.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -24,20 +24,22 @@ from stream.prompt import Prompt, mask_in_model, points_in_model
 from stream.verdict import Visibility
 
 
-@dataclass(slots=True)
 class TrackedObject:
-    """One object of one camera; written by the tracker's thread, but for `visibility`."""
+    """One object of one camera, its row in the bank and its pending prompts; written by the tracker's thread."""
 
-    camera: str
-    object_id: int
-    row: int
-    added: Prompt | None = None
-    refined: Prompt | None = None
-    visibility: Visibility = field(default_factory=Visibility)
+    __slots__ = ("added", "camera", "object_id", "refined", "row", "visibility")
+
+    def __init__(self, camera: str, object_id: int, row: int) -> None:
+        self.camera, self.object_id, self.row = camera, object_id, row
+        self.added: Prompt | None = None
+        self.refined: Prompt | None = None
+        self.visibility = Visibility()
 
 
 class ResultBuffer:
-    """The newest logits and scores of every object of a turn, in the turn's order; grows by doubling, reused by every turn."""
+    """The newest logits and scores of every object of a turn, in the turn's order; grows by doubling, reused by every
+    turn.
+    """
 
     def __init__(self, low_res_size: int, device: torch.device, capacity: int = MAX_ROWS) -> None:
         self.logits_nhw = torch.zeros(capacity, low_res_size, low_res_size, device=device)
@@ -91,7 +93,7 @@ class Turn:
             for index, item in enumerate(group):
                 if item.refined is not None:
                     one = slice(index, index + 1)
-                    self._refine(item, conditioned[one], found.logits_bhw[one], refine_as_cond)
+                    self._refine(item, conditioned[one], found.logits_bhw[one], as_cond=refine_as_cond)
         for item in self.objects:
             if item.added is not None:
                 self._add(item)
@@ -122,9 +124,9 @@ class Turn:
         self.results.put(self._positions(group), found)
         return conditioned, found
 
-    def _refine(self, item: TrackedObject, conditioned_1chw: Tensor, logits_1hw: Tensor, as_cond: bool) -> None:
+    def _refine(self, item: TrackedObject, conditioned_1chw: Tensor, logits_1hw: Tensor, *, as_cond: bool) -> None:
         assert item.refined is not None, "only called for objects that are being refined"
-        found = self._decode(item, item.refined, conditioned_1chw, logits_1hw)
+        found = self._decode(item, item.refined, conditioned_1chw, logits_1hw=logits_1hw)
         if as_cond:
             self.bank.write_prompted(item.row, found)
         else:
@@ -133,19 +135,19 @@ class Turn:
 
     def _add(self, item: TrackedObject) -> None:
         assert item.added is not None, "only called for objects that were added"
-        found = self._decode(item, item.added, None, None)
+        found = self._decode(item, item.added, None, logits_1hw=None)
         self.bank.write_prompted(item.row, found)
         item.added = item.refined = None
 
     def _decode(
-        self, item: TrackedObject, prompt: Prompt, conditioned_1chw: Tensor | None, logits_1hw: Tensor | None
+        self, item: TrackedObject, prompt: Prompt, conditioned_1chw: Tensor | None, *, logits_1hw: Tensor | None
     ) -> Segmentation:
         index, size = self.frame_of[item.camera], self.engine.spec.image_size
         frame = FrameFeatures(*(x[index : index + 1] for x in self.frames))
         if prompt.mask_hw is not None:
             found = self.engine.prompt_mask(frame, mask_in_model(prompt.mask_hw, size).to(self.engine.device))
         else:
-            points = points_in_model(prompt, self.sizes[item.camera], size, logits_1hw)
+            points = points_in_model(prompt, self.sizes[item.camera], image_size=size, logits_bhw=logits_1hw)
             coords, labels = points.coords_bs2.to(self.engine.device), points.labels_bs.to(self.engine.device)
             points = points._replace(coords_bs2=coords, labels_bs=labels)
             found = self.engine.prompt_points(frame, points, conditioned_1chw)

@@ -1,7 +1,7 @@
 """`PendingMasks`: a turn's result on its way to the host, and what it says about each object.
 
-Owns: the states tracked, occluded and lost. `resolve` runs in the thread that wants the result, once for every result and in order
-for each camera; that thread alone writes `Visibility`. Never: runs a model.
+Owns: the states tracked, occluded and lost. `resolve` runs in the thread that wants the result, once for every result
+and in order for each camera; that thread alone writes `Visibility`. Never: runs a model.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from stream.readout import MaskBlock
 LOST_AFTER_NS = 2_000_000_000
 
 
-@dataclass(slots=True)
 class Visibility:
     """When an object was last seen; written by the thread that resolves results."""
 
-    last_seen_ns: int | None = None
+    __slots__ = ("last_seen_ns",)
+
+    def __init__(self) -> None:
+        self.last_seen_ns: int | None = None
 
     def judge(self, score: float, now_ns: int) -> ObjectState:
         """Tracked while the object score is positive; lost after two seconds without."""
@@ -47,6 +49,11 @@ class PendingMasks:
     def nothing(cls, height: int, width: int) -> PendingMasks:
         """The result for a camera without objects."""
         return cls(height, width, (), (), 0, None)
+
+    @property
+    def is_asynchronous(self) -> bool:
+        """Whether the device may still be computing."""
+        return self.block is not None and self.block.event is not None
 
     def resolve(self) -> Masks:
         """Wait for the device's copy and judge. The arrays belong to the caller."""

@@ -24,7 +24,9 @@ from engines.weights import build_model, model_config
 
 @dataclass(frozen=True)
 class Event:
-    """A prompt before (`add`) or after (`refine`) frame `time` was tracked; `downgrade` makes an earlier prompt a recent memory."""
+    """A prompt before (`add`) or after (`refine`) frame `time` was tracked; `downgrade` makes an earlier prompt a
+    recent memory.
+    """
 
     time: int
     kind: str

@@ -1,9 +1,9 @@
 """Parity with the official `SAM2VideoPredictor` on the same weights and frames: the definition of correct.
 
-Both run in fp32 on the CPU; both store memories in bfloat16. Random weights have their time embeddings scaled by 20, or they would
-hardly see their memory, and their object score lifted, or there would be no masks; the trained nano runs as it is.
-Measured over all scenarios: max |a - b| is 1e-6 to 3e-6 of max |b|; 2e-5 leaves room for other CPUs and is ten times stricter than
-what a visible difference would need.
+Both run in fp32 on the CPU; both store memories in bfloat16. Random weights have their time embeddings scaled by 20,
+or they would hardly see their memory, and their object score lifted, or there would be no masks; the trained nano runs
+as it is. Measured over all scenarios: max |a - b| is 1e-6 to 3e-6 of max |b|; 2e-5 leaves room for other CPUs and is
+ten times stricter than what a visible difference would need.
 """
 
 from __future__ import annotations
@@ -53,7 +53,9 @@ def assert_parity(official: Record, ours: Record, tolerance: float = TOLERANCE) 
             where = f"object {object_id} on frame {time}"
             error = np.abs(logits - ours.logits[time][object_id]).max() / np.abs(logits).max()
             assert error <= tolerance, f"{where}: logits differ by {error:.2e} of their maximum"
-            assert (official.scores[time][object_id] > 0) == (ours.scores[time][object_id] > 0), f"{where}: score decision"
+            assert (official.scores[time][object_id] > 0) == (ours.scores[time][object_id] > 0), (
+                f"{where}: score decision"
+            )
             _assert_same_mask(official.full[time][object_id], ours.full[time][object_id], where)
 
 
@@ -93,7 +95,8 @@ def make_scenario(name: str, folder: Path, size: int, count: int) -> Scenario:
 
 
 SCENARIOS = (
-    "point", "points", "box", "box and point", "mask", "two objects", "second object", "refined", "refined by mask", "prompted again",
+    "point", "points", "box", "box and point", "mask", "two objects", "second object", "refined", "refined by mask",
+    "prompted again",
 )  # fmt: skip
 
 
@@ -105,14 +108,19 @@ def random_nano() -> SAM2Base:
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_random_nano_equals_official(name: str, random_nano: SAM2Base, tmp_path: Path) -> None:
     scenario = make_scenario(name, tmp_path, random_nano.image_size, NUM_FRAMES)
-    assert_parity(run_official(official_predictor("nano", random_nano), scenario), run_ours(make_engine("nano", random_nano), scenario))
+    assert_parity(
+        run_official(official_predictor("nano", random_nano), scenario),
+        run_ours(make_engine("nano", random_nano), scenario),
+    )
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_trained_nano_equals_official(name: str, tmp_path: Path) -> None:
     network = build_model("nano")
     scenario = make_scenario(name, tmp_path, network.image_size, NUM_FRAMES)
-    assert_parity(run_official(official_predictor("nano", network), scenario), run_ours(make_engine("nano", network), scenario))
+    assert_parity(
+        run_official(official_predictor("nano", network), scenario), run_ours(make_engine("nano", network), scenario)
+    )
 
 
 def test_an_object_that_comes_and_goes_equals_official(tmp_path: Path) -> None:
@@ -123,7 +131,9 @@ def test_an_object_that_comes_and_goes_equals_official(tmp_path: Path) -> None:
     network = lifted_network("nano", seed=3, score_gain=300.0, score_bias=3.0 - float(np.median(raw)))
     official = run_official(official_predictor("nano", network), scenario)
     flips = [np.diff(np.array([f[i] > 0 for f in official.scores]).astype(int)) for i in (1, 2)]
-    assert sum((f > 0).sum() for f in flips) >= 5 and sum((f < 0).sum() for f in flips) >= 5, "the gate must flip both ways"
+    assert sum((f > 0).sum() for f in flips) >= 5 and sum((f < 0).sum() for f in flips) >= 5, (
+        "the gate must flip both ways"
+    )
     assert_parity(official, run_ours(make_engine("nano", network), scenario))
 
 
@@ -148,6 +158,7 @@ def test_a_click_changes_the_frames_after_it(random_nano: SAM2Base, tmp_path: Pa
         assert same == (time < 8), f"frame {time}"
 
 
+@pytest.mark.timeout(900)
 def test_tiny_at_1024_equals_official(tmp_path: Path) -> None:
     network = lifted_network("sam2.1-hiera-tiny", seed=1)
     scenario = make_scenario("two objects", tmp_path, network.image_size, 10)
@@ -160,11 +171,15 @@ class MutantEngine(EagerEngine):
 
     fault: str
 
-    def track(self, frames: FrameFeatures, row_frame_b: torch.Tensor, read: MemoryRead) -> tuple[Segmentation, torch.Tensor]:
+    def track(
+        self, frames: FrameFeatures, row_frame_b: torch.Tensor, read: MemoryRead
+    ) -> tuple[Segmentation, torch.Tensor]:
         if self.fault == "time order reversed":
             recent = read.memory_time_bm < 6
             count = recent.sum(dim=1, keepdim=True)
-            read = read._replace(memory_time_bm=torch.where(recent, count - 1 - read.memory_time_bm, read.memory_time_bm))
+            read = read._replace(
+                memory_time_bm=torch.where(recent, count - 1 - read.memory_time_bm, read.memory_time_bm)
+            )
         if self.fault == "one pointer missing" and read.pointers_bpc.shape[1] > 2:
             read = read._replace(pointers_bpc=read.pointers_bpc[:, :-1], pointer_pos_bpc=read.pointer_pos_bpc[:, :-1])
         if self.fault == "two rows swapped":
@@ -181,13 +196,18 @@ FAULTS: dict[str, Callable[[MutantEngine], None]] = {
     "one pointer missing": lambda engine: None,
     "memory one frame old": lambda engine: None,
     "two rows swapped": lambda engine: None,
-    "mask scale forgotten": lambda engine: [setattr(engine._track.remember, "scale", 1.0), setattr(engine._track.remember, "bias", 0.0)],
+    "mask scale forgotten": lambda engine: [
+        setattr(engine._track.remember, "scale", 1.0),
+        setattr(engine._track.remember, "bias", 0.0),
+    ],
 }
 
 
 @pytest.mark.parametrize("weights", ["random", "trained"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_faulty_tracker_fails_the_parity_test(fault: str, weights: str, random_nano: SAM2Base, tmp_path: Path) -> None:
+def test_a_faulty_tracker_fails_the_parity_test(
+    fault: str, weights: str, random_nano: SAM2Base, tmp_path: Path
+) -> None:
     network = random_nano if weights == "random" else build_model("nano")
     scenario = make_scenario("two objects", tmp_path, network.image_size, 16)
     official = run_official(official_predictor("nano", network), scenario)

@@ -1,10 +1,11 @@
 """SAM 2 as four programs: `Encode`, `Track`, `PromptPoints`, `PromptMask`.
 
-Owns: the order of operations inside each program, over the modules and weights of the official `sam2` package. Modules only; any thread.
+Owns: the order of operations inside each program, over the modules and weights of the official `sam2` package. Modules
+only; any thread.
 Never: keeps state between calls, changes the given model, or knows a device, a thread or an object id.
 
-Written to be exported: fixed shapes, real-valued rotary encoding on contiguous halves, no slice assignment, position encodings
-as constants, LayerNorm2d through `F.layer_norm`. Each class names the official function that it replaces.
+Written to be exported: fixed shapes, real-valued rotary encoding on contiguous halves, no slice assignment, position
+encodings as constants, LayerNorm2d through `F.layer_norm`. Each class names the official function that it replaces.
 """
 
 from engines.graphs.attend import Attend, pointer_position
@@ -13,4 +14,14 @@ from engines.graphs.encode import Encode
 from engines.graphs.programs import PromptMask, PromptPoints, Track, spec_of
 from engines.graphs.remember import Remember
 
-__all__ = ["Attend", "Decode", "Encode", "PromptMask", "PromptPoints", "Remember", "Track", "pointer_position", "spec_of"]
+__all__ = [
+    "Attend",
+    "Decode",
+    "Encode",
+    "PromptMask",
+    "PromptPoints",
+    "Remember",
+    "Track",
+    "pointer_position",
+    "spec_of",
+]

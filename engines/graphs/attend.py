@@ -1,10 +1,11 @@
-"""`Attend`: condition a frame's features on a row's memory. Replaces `MemoryAttention.forward` with both kinds of `RoPEAttention`.
+"""`Attend`: condition a frame's features on a row's memory. Replaces `MemoryAttention.forward` with both kinds of
+`RoPEAttention`.
 
 Owns: memory attention with real-valued rotary encoding. Any thread. Never: decides what is in the memory.
 
-The official code rotates neighbouring pairs of channels as complex numbers (RoPE, Su et al. 2021; axial over x and y as in
-Heo et al. 2024). Here the rows of the query and key projections are reordered once, even channels first, so that a rotation acts on
-two contiguous halves; q . k does not depend on the order of channels.
+The official code rotates neighbouring pairs of channels as complex numbers (RoPE, Su et al. 2021; axial over x and y
+as in Heo et al. 2024). Here the rows of the query and key projections are reordered once, even channels first, so that
+a rotation acts on two contiguous halves; q . k does not depend on the order of channels.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from sam2.modeling.memory_attention import MemoryAttentionLayer
-from sam2.modeling.sam2_base import SAM2Base
 from sam2.modeling.sam.transformer import RoPEAttention
+from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
 from engines.spec import MemoryRead
@@ -26,7 +27,7 @@ _POINTER_TEMPERATURE = 10000.0
 
 
 def pointer_position(distances: NDArray[np.float64], max_pointers: int, dim: int) -> NDArray[np.float32]:
-    """Sine encoding (..., dim) of pointer distances in frames, computed in float64 so that it stays exact for weeks of video.
+    """Sine encoding (..., dim) of distances in frames; in float64, so that it stays exact for weeks of video.
 
     Equals `get_1d_sine_pe(distance / (max_pointers - 1), dim)` of `sam2.modeling.sam2_utils`.
     """
@@ -59,7 +60,9 @@ class _Layer(nn.Module):
     def __init__(self, layer: MemoryAttentionLayer) -> None:
         super().__init__()
         own, cross = layer.self_attn, layer.cross_attn_image
-        assert isinstance(own, RoPEAttention) and isinstance(cross, RoPEAttention), "SAM 2 memory attention uses RoPE throughout"
+        assert isinstance(own, RoPEAttention) and isinstance(cross, RoPEAttention), (
+            "SAM 2 memory attention uses RoPE throughout"
+        )
         assert own.num_heads == cross.num_heads == 1, "SAM 2 memory attention has one head"
         self.norm1, self.norm2, self.norm3 = (copy.deepcopy(n) for n in (layer.norm1, layer.norm2, layer.norm3))
         self.own_q, self.own_k = _halves(own.q_proj), _halves(own.k_proj)
@@ -68,24 +71,31 @@ class _Layer(nn.Module):
         self.cross_v, self.cross_out = copy.deepcopy(cross.v_proj), copy.deepcopy(cross.out_proj)
         self.linear1, self.linear2 = copy.deepcopy(layer.linear1), copy.deepcopy(layer.linear2)
 
-    def forward(self, x_bnc: Tensor, keys: tuple[Tensor, Tensor], values_bkc: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        """`keys` = memory frames (b, m, n, c) and pointer tokens (b, t, c) with positions added; `values_bkc` = both without, joined."""
+    def forward(
+        self, x_bnc: Tensor, keys: tuple[Tensor, Tensor], values_bkc: Tensor, rope: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """`keys` = memory frames (b, m, n, c) and pointer tokens (b, t, c) with positions added; `values_bkc` = both
+        without, joined.
+        """
         x_bnc = x_bnc + self._self_attention(self.norm1(x_bnc), rope)
-        x_bnc = x_bnc + self._cross_attention(self.norm2(x_bnc), keys, values_bkc, rope)
-        return x_bnc + self.linear2(F.relu(self.linear1(self.norm3(x_bnc))))
+        x_bnc = x_bnc + self._cross_attention(self.norm2(x_bnc), keys, values_bkc, rope=rope)
+        hidden: Tensor = self.linear2(F.relu(self.linear1(self.norm3(x_bnc))))
+        return x_bnc + hidden
 
     def _self_attention(self, x_bnc: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
         query = rotate(self.own_q(x_bnc), *rope)
         key = rotate(self.own_k(x_bnc), *rope)
-        return self.own_out(_attention(query, key, self.own_v(x_bnc)))
+        out: Tensor = self.own_out(_attention(query, key, self.own_v(x_bnc)))
+        return out
 
     def _cross_attention(
-        self, x_bnc: Tensor, keys: tuple[Tensor, Tensor], values_bkc: Tensor, rope: tuple[Tensor, Tensor]
+        self, x_bnc: Tensor, keys: tuple[Tensor, Tensor], values_bkc: Tensor, *, rope: tuple[Tensor, Tensor]
     ) -> Tensor:
         query = rotate(self.cross_q(x_bnc), *rope)
         spatial = rotate(self.cross_k(keys[0]), *rope).flatten(1, 2)
         key = torch.cat([spatial, self.cross_k(keys[1])], dim=1)
-        return self.cross_out(_attention(query, key, self.cross_v(values_bkc)))
+        out: Tensor = self.cross_out(_attention(query, key, self.cross_v(values_bkc)))
+        return out
 
 
 def _attention(query_bnc: Tensor, key_bkc: Tensor, value_bkc: Tensor) -> Tensor:
@@ -133,7 +143,8 @@ class Attend(nn.Module):
         values_bkc = torch.cat([memory_bmnc.flatten(1, 2), pointers_btc.to(self.dtype)], dim=1)
         for layer in self.layers:
             x_bnc = layer(x_bnc, keys, values_bkc, (self.cos_nd, self.sin_nd))
-        return self.norm(x_bnc).transpose(1, 2).reshape(features_bchw.shape)
+        normed: Tensor = self.norm(x_bnc)
+        return normed.transpose(1, 2).reshape(features_bchw.shape)
 
     def _pointer_positions(self, read: MemoryRead, pointers_btc: Tensor) -> Tensor:
         if self.pointer_position is None:

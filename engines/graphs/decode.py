@@ -69,12 +69,18 @@ class Decode(nn.Module):
         with torch.no_grad():
             self.register_buffer("image_position_1chw", model.sam_prompt_encoder.get_dense_pe().to(dtype))
 
-    def forward(self, features_bchw: Tensor, high: tuple[Tensor, Tensor], prompt: tuple[Tensor, Tensor], multimask: bool) -> Choice:
-        """`high` = high0 and high1 of each row's frame; `prompt` = sparse (b, s, c) and dense (b or 1, c, h, w) embeddings, float32."""
+    def forward(
+        self, features_bchw: Tensor, high: tuple[Tensor, Tensor], prompt: tuple[Tensor, Tensor], multimask: bool
+    ) -> Choice:
+        """`high` = high0 and high1 of each row's frame; `prompt` = sparse (b, s, c) and dense (b or 1, c, h, w)
+        embeddings, float32.
+        """
         candidates = self.candidates(features_bchw, high, prompt)
         return self.choose(candidates, multimask)
 
-    def candidates(self, features_bchw: Tensor, high: tuple[Tensor, Tensor], prompt: tuple[Tensor, Tensor]) -> Candidates:
+    def candidates(
+        self, features_bchw: Tensor, high: tuple[Tensor, Tensor], prompt: tuple[Tensor, Tensor]
+    ) -> Candidates:
         rows, channels, height, width = features_bchw.shape
         sparse, dense = prompt
         tokens = torch.cat([self.output_tokens.expand(rows, -1, -1), sparse], dim=1).to(self.dtype)
@@ -96,7 +102,7 @@ class Decode(nn.Module):
         return result
 
     def choose(self, found: Candidates, multimask: bool) -> Choice:
-        """Three masks compete by predicted IoU when tracking or after one click; otherwise mask 0, unless it is unstable."""
+        """Three masks compete by predicted IoU when tracking or after one click; else mask 0, unless it is unstable."""
         row = torch.arange(found.ious_b4.shape[0], device=found.ious_b4.device)
         best = found.ious_b4[:, 1:].argmax(dim=-1) + 1
         logits, ious = found.logits_b4hw[row, best], found.ious_b4[row, best]
@@ -116,4 +122,4 @@ class Decode(nn.Module):
         inner = (flat > self.stability_delta).float().sum(dim=1)
         outer = (flat > -self.stability_delta).float().sum(dim=1)
         score = torch.where(outer > 0, inner / outer.clamp(min=1), 1.0)
-        return score >= self.stability_threshold
+        return score.ge(self.stability_threshold)

@@ -24,7 +24,9 @@ class Encode(nn.Module):
         super().__init__()
         trunk = model.image_encoder.trunk
         neck = model.image_encoder.neck
-        assert neck.fpn_interp_model == "nearest" and neck.fuse_type == "sum", "all SAM 2 configurations add nearest neighbours"
+        assert neck.fpn_interp_model == "nearest" and neck.fuse_type == "sum", (
+            "all SAM 2 configurations add nearest neighbours"
+        )
         size = model.image_size // 4
         with torch.no_grad():
             position = trunk._get_pos_embed((size, size)).detach().clone()
@@ -53,7 +55,10 @@ class Encode(nn.Module):
         return stages
 
     def _pyramid(self, stages: list[Tensor]) -> list[Tensor]:
-        """From coarse to fine; only some levels take the coarser one in. The official fp32 cast around a nearest copy changes nothing."""
+        """From coarse to fine; only some levels take the coarser one in.
+
+        The official fp32 cast around a nearest copy changes nothing.
+        """
         top = len(stages) - 1
         levels: list[Tensor] = []
         coarser: Tensor | None = None

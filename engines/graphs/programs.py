@@ -1,4 +1,5 @@
-"""`Track`, `PromptPoints`, `PromptMask`: the programs made of `Attend`, `Decode` and `Remember`. Replaces `SAM2Base.track_step`.
+"""`Track`, `PromptPoints`, `PromptMask`: the programs made of `Attend`, `Decode` and `Remember`. Replaces
+`SAM2Base.track_step`.
 
 Owns: the order inside a program. Any thread. Never: knows which program runs when (`stream.tracker` does).
 """
@@ -55,7 +56,7 @@ class Track(nn.Module):
         sparse = self.sparse_1sc.expand(row_frame_b.shape[0], -1, -1)
         choice = self.decode(conditioned, (high0, high1), (sparse, self.dense_1chw), True)
         memory = self.remember(features, choice.logits_bhw, choice.scores_b, False)
-        return Segmentation(*choice, memory), conditioned
+        return Segmentation(choice.logits_bhw, choice.ious_b, choice.scores_b, choice.pointers_bc, memory), conditioned
 
 
 class PromptPoints(nn.Module):
@@ -79,11 +80,14 @@ class PromptPoints(nn.Module):
         multimask = prompt.labels_bs.shape[1] <= self.max_multimask_points
         choice = self.decode(conditioned_bchw, (frame.high0_fchw, frame.high1_fchw), (sparse, dense), multimask)
         memory = self.remember(features, choice.logits_bhw, choice.scores_b, True)
-        return Segmentation(*choice, memory)
+        return Segmentation(choice.logits_bhw, choice.ious_b, choice.scores_b, choice.pointers_bc, memory)
 
 
 class PromptMask(nn.Module):
-    """Take a mask as the segmentation itself; decode only for the object pointer. Replaces `SAM2Base._use_mask_as_output`."""
+    """Take a mask as the segmentation itself; decode only for the object pointer.
+
+    Replaces `SAM2Base._use_mask_as_output`.
+    """
 
     no_object_pointer_1c: Tensor
 
@@ -97,7 +101,9 @@ class PromptMask(nn.Module):
     def forward(self, frame: FrameFeatures, mask_bhw: Tensor) -> Segmentation:
         mask = mask_bhw[:, None].float()
         size = (mask.shape[-2] // 4, mask.shape[-1] // 4)
-        logits = F.interpolate(mask * _MASK_SCALE + _MASK_BIAS, size=size, mode="bilinear", align_corners=False, antialias=True)
+        logits = F.interpolate(
+            mask * _MASK_SCALE + _MASK_BIAS, size=size, mode="bilinear", align_corners=False, antialias=True
+        )
         empty_point = (mask.new_zeros(1, 1, 2), torch.full((1, 1), -1, dtype=torch.int32, device=mask.device))
         sparse, dense = self.prompts(points=empty_point, boxes=None, masks=self.mask_downsample(mask))
         choice = self.decode(frame.features_fchw, (frame.high0_fchw, frame.high1_fchw), (sparse, dense), False)

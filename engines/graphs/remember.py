@@ -1,4 +1,5 @@
-"""`Remember`: a frame's features and a mask to a memory frame. Replaces `SAM2Base._encode_new_memory` and `MemoryEncoder.forward`.
+"""`Remember`: a frame's features and a mask to a memory frame. Replaces `SAM2Base._encode_new_memory` and
+`MemoryEncoder.forward`.
 
 Owns: the memory encoder's order of operations. Any thread. Never: stores anything.
 """
@@ -18,7 +19,9 @@ from engines.graphs.decode import layer_norm_2d
 
 
 class Remember(nn.Module):
-    """Raw features (b, c, h, w), low-resolution logits (b, h, w) and scores (b,) to a memory frame (b, num_tokens, memory_dim)."""
+    """Raw features (b, c, h, w), low-resolution logits (b, h, w) and scores (b,) to a memory frame (b, num_tokens,
+    memory_dim).
+    """
 
     no_object_1c: Tensor
 
@@ -38,7 +41,9 @@ class Remember(nn.Module):
         self.register_buffer("no_object_1c", torch.zeros(1, dim) if no_object is None else no_object.detach().clone())
 
     def forward(self, features_bchw: Tensor, logits_bhw: Tensor, scores_b: Tensor, binarize: bool) -> Tensor:
-        """`binarize`: on frames that received a prompt the memory is made from the mask as the user sees it, not from probabilities."""
+        """`binarize`: on frames that received a prompt the memory is made from the mask as the user sees it, not from
+        probabilities.
+        """
         size = (self.image_size, self.image_size)
         high = F.interpolate(logits_bhw[:, None], size=size, mode="bilinear", align_corners=False)
         mask = (high > 0).float() if binarize else torch.sigmoid(high)
@@ -61,4 +66,5 @@ def _convnext(x_bchw: Tensor, block: CXBlock) -> Tensor:
     x_bhwc = block.pwconv2(block.act(block.pwconv1(x_bhwc)))
     if block.gamma is not None:
         x_bhwc = block.gamma * x_bhwc
-    return x_bchw + x_bhwc.permute(0, 3, 1, 2)
+    result: Tensor = x_bchw + x_bhwc.permute(0, 3, 1, 2)
+    return result

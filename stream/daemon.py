@@ -1,0 +1,147 @@
+"""`Daemon`: builds the rooms, starts them in order, watches them, stops them in reverse.
+
+Owns: every thread of the process and its exit code. Runs in the main thread, which also takes the signals.
+Never: touches a picture or a mask.
+
+Start: publisher, worker (loads the model), then the cameras. It ends when INT or TERM arrives, when every source has
+ended and been processed, or when a thread has died. Exit codes: 0 clean; 1 a thread failed; 78 a configuration that
+cannot work.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+
+from engines.weights import WeightsError
+from stream import wire
+from stream.capture import CaptureThread, SourceError
+from stream.config import Config
+from stream.outlet import BindError
+from stream.prompt import PromptError
+from stream.publish import Publisher
+from stream.ring import FrameRing
+from stream.tracker import Tracker, TrackerOptions, load_engine
+from stream.worker import Feed, GpuWorker
+
+log = logging.getLogger(__name__)
+
+EXIT_OK, EXIT_FAILURE, EXIT_CONFIG = 0, 1, 78
+WATCH_LIMIT_S = 0.1
+STOP_LIMIT_S = 4.0  # together; INT and TERM promise five seconds
+
+
+class Daemon:
+    """Written by the main thread alone; signal handlers only set `_stopping`."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.doorbell = threading.Event()
+        self._stopping = threading.Event()
+        info = wire.Info(
+            model=config.model,
+            cameras=tuple(wire.CameraInfo(name=camera.name, frame_id=camera.frame_id) for camera in config.cameras),
+            backend=config.backend,
+        )
+        self.publisher = Publisher(
+            config.bind, info=info, mask_encoding=config.mask_encoding,
+            frames_fps=config.frames_fps, jpeg_quality=config.jpeg_quality,
+        )  # fmt: skip
+        self.feeds = [Feed(camera, FrameRing(camera.name, doorbell=self.doorbell)) for camera in config.cameras]
+        self.worker = GpuWorker(self._load_tracker, self.feeds, publisher=self.publisher, doorbell=self.doorbell)
+        self.captures = [CaptureThread(feed.config, ring=feed.ring, states=self.publisher) for feed in self.feeds]
+
+    def run(self) -> int:
+        """Run to the end and return the process's exit code. Call it in the main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._on_signal)
+        try:
+            self._start()
+            self._watch()
+        except (BindError, SourceError, WeightsError, PromptError, ValueError) as error:
+            print(f"sam2-stream: {error}", file=sys.stderr)
+            code = EXIT_FAILURE if isinstance(error, (BindError, WeightsError)) else EXIT_CONFIG
+        except _ThreadDied as death:
+            log.error("%s", death)
+            code = EXIT_FAILURE
+        else:
+            code = EXIT_OK
+        self._stop()
+        return code
+
+    def stop(self) -> None:
+        """Ask the daemon to end; any thread."""
+        self._stopping.set()
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self._stopping.is_set():
+            os._exit(128 + number)  # the second signal ends the process at once
+        self._stopping.set()
+
+    def _load_tracker(self) -> Tracker:
+        """Called by the worker's thread, which then owns the tracker."""
+        config = self.config
+        engine = load_engine(
+            config.model, config.checkpoint, device=config.device, dtype=config.dtype, backend=config.backend
+        )
+        log.info("%s on %s in %s, backend %s", config.model, engine.device, engine.dtype, config.backend)
+        return Tracker(engine, TrackerOptions(max_cond_frames=config.max_cond_frames))
+
+    def _start(self) -> None:
+        self.publisher.start()
+        self.publisher.wait_ready()
+        log.info("publishing on %s", ", ".join(self.publisher.endpoints))
+        self.worker.start()
+        while not self.worker.ready.wait(WATCH_LIMIT_S) and not self._stopping.is_set():
+            self._check_threads()
+        self._check_threads()
+        for capture in self.captures:
+            capture.start()
+
+    def _watch(self) -> None:
+        while not self._stopping.wait(WATCH_LIMIT_S):
+            self._check_threads()
+            if all(capture.finished.is_set() for capture in self.captures) and self._is_drained():
+                return
+
+    def _is_drained(self) -> bool:
+        return self.worker.is_idle and self.publisher.wait_drained(0.0)
+
+    def _check_threads(self) -> None:
+        """Raise what ended a thread that should be running."""
+        for thread in (self.publisher, self.worker, *self.captures):
+            if thread.error is not None:
+                raise thread.error
+        for name, thread in (("pub", self.publisher), ("gpu", self.worker)):
+            if not thread.is_alive():
+                raise _ThreadDied(f"the thread {name} ended without an error")
+
+    def _stop(self) -> None:
+        """Stop in reverse; whoever is late is left behind, and the process ends all the same."""
+        deadline = time.monotonic() + STOP_LIMIT_S
+        for capture in self.captures:
+            capture.stop()
+        self.worker.stop()
+        late = [capture.config.name for capture in self.captures if not _joined(capture, deadline)]
+        if not _joined(self.worker, deadline - 0.5):
+            late.append("gpu")
+        self.publisher.stop()
+        if not _joined(self.publisher, deadline + 0.5):
+            late.append("pub")
+        if late:
+            log.warning("still busy after %g s and left behind: %s", STOP_LIMIT_S, ", ".join(late))
+
+
+class _ThreadDied(Exception):
+    """A thread that has to live is gone."""
+
+
+def _joined(thread: CaptureThread | GpuWorker | Publisher, deadline: float) -> bool:
+    if thread.is_alive():
+        thread.join(max(0.0, deadline - time.monotonic()))
+    return not thread.is_alive()
