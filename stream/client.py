@@ -22,7 +22,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import zmq
@@ -61,8 +60,17 @@ class Counts:
     num_dropped: int = 0  # decoded, but not published, as far as the received messages tell
 
 
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Where a topic stands; `order` rises within a run."""
+
+    run: int
+    serial: int
+    order: tuple[int, ...]
+
+
 class Subscriber:
-    """Iterate it: `for message in subscriber` and `async for message in subscriber` give masks, `messages()` everything.
+    """Iterate it, with `for` or `async for`: it gives MasksMessages; `messages()` gives everything.
 
     endpoint     where the daemon publishes: tcp://HOST:PORT or ipc://PATH
     cameras      their names; None = all that the daemon has, also those that it gets later
@@ -90,7 +98,7 @@ class Subscriber:
         self._cameras = None if cameras is None else tuple(cameras)
         self._newest_only = newest_only
         self._kinds = ("masks", "state", "frames") if frames else ("masks", "state")
-        self._last: dict[str, Message] = {}  # by topic: what was handed out last
+        self._last: dict[str, Mark] = {}  # by topic: what was handed out last
         self._counts: dict[str, Counts] = {}
         self._context = zmq.Context()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}  # by topic, in the order in which they are asked
@@ -99,9 +107,7 @@ class Subscriber:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -181,7 +187,7 @@ class Subscriber:
     async def _wait_async(self, limit_s: float | None) -> bool:
         """Whether a socket woke up in time. The files stay readable until `_take` has emptied the sockets."""
         loop, woken = asyncio.get_running_loop(), asyncio.Event()
-        files = [socket.getsockopt(zmq.FD) for socket in self._sockets.values()]
+        files = [int(socket.getsockopt(zmq.FD)) for socket in self._sockets.values()]
         for fileno in files:
             loop.add_reader(fileno, woken.set)
         try:
@@ -207,11 +213,11 @@ class Subscriber:
 
     def _is_new(self, message: Message) -> bool:
         last = self._last.get(message.topic)
-        return last is None or last.run != message.run or position(message) > position(last)
+        return last is None or last.run != message.run or mark(message).order > last.order
 
     def _note(self, message: Message) -> None:
         last = self._last.get(message.topic)
-        self._last[message.topic] = message
+        self._last[message.topic] = mark(message)
         if isinstance(message, Info):
             self.info = message
             self._follow(message)
@@ -266,8 +272,6 @@ class Subscriber:
         return socket
 
 
-def position(message: Message) -> tuple[int, ...]:
-    """What orders the messages of one topic within one run."""
-    if isinstance(message, wire.Picture):
-        return (message.epoch, message.seq)
-    return (message.serial,)
+def mark(message: Message) -> Mark:
+    order = (message.epoch, message.seq) if isinstance(message, wire.Picture) else (message.serial,)
+    return Mark(message.run, message.serial, order)

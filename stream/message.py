@@ -76,9 +76,7 @@ class ObjectMask(msgspec.Struct, frozen=True, kw_only=True):
 
     def sent_patch(self) -> Patch:
         if self.patch is None:
-            raise WireError(
-                f"the mask of object {self.id} was not sent: encoding 'none', expected 'bits' or 'coco_rle'"
-            )
+            raise WireError(f"the mask of object {self.id} was not sent: encoding none, expected bits or coco_rle")
         return self.patch
 
 
@@ -150,9 +148,8 @@ class MasksMessage(Picture, frozen=True, kw_only=True):
         for item in self.objects:
             if item.id == object_id:
                 return item
-        raise KeyError(
-            f"object {object_id} is not on {self.camera}, seq {self.seq}: {[item.id for item in self.objects]}"
-        )
+        ids = [item.id for item in self.objects]
+        raise KeyError(f"object {object_id} is not on {self.camera}, seq {self.seq}; expected one of {ids}")
 
     def mask(self, object_id: int) -> Bools:
         """The object's mask as booleans of the picture's shape (height, width); decoded anew at each call."""

@@ -23,7 +23,6 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from types import TracebackType
 from typing import BinaryIO, Self
 
 MAGIC = b"S2MASKS"
@@ -87,13 +86,11 @@ class RecordingWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def put(self, record: Record) -> None:
-        """Append; after an OSError (disk full) the file still ends with a whole record, and the next put may succeed."""
+        """Append; after an OSError (disk full) the file still ends with a whole record, and may be put to again."""
         if len(record.payload) > MAX_RECORD_BYTES:
             raise RecordingError(f"message of {len(record.payload)} bytes, expected at most {MAX_RECORD_BYTES}")
         body = TIMES.pack(record.received_ns, record.received_utc_ns) + record.payload
@@ -129,10 +126,10 @@ class RecordingWriter:
 
 def check_header(path: pathlib.Path, file: BinaryIO) -> None:
     header = file.read(len(HEADER))
-    if header[: len(MAGIC)] != MAGIC:
-        raise RecordingError(f"{path} begins with {header!r}, expected a .masks file, which begins with {MAGIC!r}")
+    if header[: len(MAGIC)] != MAGIC or len(header) < len(HEADER):
+        raise RecordingError(f"{path} begins with {header!r}, expected {MAGIC!r} as in every .masks file")
     if header != HEADER:
-        raise RecordingError(f"{path} has format version {header[len(MAGIC) :]!r}, expected {HEADER[len(MAGIC) :]!r}")
+        raise RecordingError(f"{path} has format version {header[-1]}, expected {VERSION}")
 
 
 def read_record(file: BinaryIO) -> Record | None:

@@ -70,7 +70,8 @@ def text_line(received: Received, counts: Counts) -> str:
             f"{item.id}{':' if item.label else ''}{item.label} {item.state}" for item in message.objects
         )
         lost = f"  lost {counts.num_lost}" if counts.num_lost else ""
-        return f"{message.camera}  {message.epoch}/{message.seq}  {message.age_ms():.1f} ms{lost}  {objects or 'no objects'}"
+        picture = f"{message.camera}  {message.epoch}/{message.seq}  {message.age_ms():.1f} ms"
+        return f"{picture}{lost}  {objects or 'no objects'}"
     if isinstance(message, StateMessage):
         return f"{message.camera}  {message.condition}: {message.reason}"
     if isinstance(message, Info):
