@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+
+os.environ["TQDM_DISABLE"] = "1"  # the official predictor draws a progress bar for every call
+
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 
@@ -38,3 +42,11 @@ def needs_apt() -> Callable[..., None]:
         pytest.skip(reason)
 
     return check
+
+
+@pytest.fixture
+def unused_tcp_port() -> int:
+    """A port of the loopback that nobody listened on a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-
-os.environ["TQDM_DISABLE"] = "1"  # the official predictor draws a progress bar for every call
 
 import cv2
 import numpy as np

@@ -123,17 +123,26 @@ def test_trained_nano_equals_official(name: str, tmp_path: Path) -> None:
     )
 
 
+def flips_of(record: Record) -> tuple[int, int]:
+    """How often any object appeared, and how often one vanished."""
+    visible = np.array([[frame[i] > 0 for i in (1, 2)] for frame in record.scores], np.int8)
+    change = np.diff(visible, axis=0)
+    return int((change > 0).sum()), int((change < 0).sum())
+
+
 def test_an_object_that_comes_and_goes_equals_official(tmp_path: Path) -> None:
-    """The score's bias at its median, so that the gate flips both ways again and again."""
-    probe = lifted_network("nano", seed=3, score_gain=300.0)
-    scenario = make_scenario("two objects", tmp_path, probe.image_size, NUM_FRAMES)
-    raw = [s for frame in run_official(official_predictor("nano", probe), scenario).scores for s in frame.values()]
-    network = lifted_network("nano", seed=3, score_gain=300.0, score_bias=3.0 - float(np.median(raw)))
-    official = run_official(official_predictor("nano", network), scenario)
-    flips = [np.diff(np.array([f[i] > 0 for f in official.scores]).astype(int)) for i in (1, 2)]
-    assert sum((f > 0).sum() for f in flips) >= 5 and sum((f < 0).sum() for f in flips) >= 5, (
-        "the gate must flip both ways"
-    )
+    """The score's bias at its median, so that the gate flips both ways again and again; the first seed that does it."""
+    scenario = make_scenario("two objects", tmp_path, build_model("nano", random_seed=0).image_size, NUM_FRAMES)
+    for seed in range(8):
+        probe = lifted_network("nano", seed=seed, score_gain=300.0)
+        scores = [
+            s for frame in run_official(official_predictor("nano", probe), scenario).scores for s in frame.values()
+        ]
+        network = lifted_network("nano", seed=seed, score_gain=300.0, score_bias=3.0 - float(np.median(scores)))
+        official = run_official(official_predictor("nano", network), scenario)
+        if min(flips_of(official)) >= 5:
+            break
+    assert min(flips_of(official)) >= 5, "the gate must flip both ways"
     assert_parity(official, run_ours(make_engine("nano", network), scenario))
 
 
