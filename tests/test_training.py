@@ -1,0 +1,198 @@
+"""Training: the roll-out is SAM 2's own, the losses teach what they promise, and a checkpoint comes back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from engines.training.architecture import untrained
+from engines.training.loop import Trainer, draw_plan, export_checkpoint, train_step
+from engines.training.losses import frame_loss, mask_iou, mask_loss
+from engines.training.prompts import BOX_HIGH, BOX_LOW, NEGATIVE, POSITIVE, Prompt, correction, draw_prompt
+from engines.training.rollout import ClipRunner, Plan
+from engines.training.samples import Batch, Recipe, draw_batch
+from engines.weights import load_state_dict
+
+SIZE = 64
+
+
+@pytest.fixture
+def model() -> Any:
+    torch.manual_seed(0)
+    return untrained("nano", SIZE)
+
+
+@pytest.fixture(scope="module")
+def clips() -> Batch:
+    return draw_batch(np.random.default_rng(0), Recipe(SIZE, num_clips=2, num_frames=4, num_objects=2))
+
+
+def visible(batch: Batch) -> torch.Tensor:
+    return batch.masks_bnthw.flatten(0, 1)
+
+
+def square(size: int = 16) -> torch.Tensor:
+    truth = torch.zeros(1, 1, size, size)
+    truth[..., 4:12, 4:12] = 1
+    return truth
+
+
+def test_stills_come_two_to_a_scene_and_clips_keep_their_order() -> None:
+    stills = draw_batch(np.random.default_rng(1), Recipe(SIZE, num_clips=4, num_frames=1, num_objects=3))
+    assert stills.frames_btchw.shape == (4, 1, 3, SIZE, SIZE) and stills.masks_bnthw.shape == (4, 3, 1, SIZE, SIZE)
+    again = draw_batch(np.random.default_rng(1), Recipe(SIZE, num_clips=4, num_frames=1, num_objects=3))
+    torch.testing.assert_close(stills.frames_btchw, again.frames_btchw, rtol=0, atol=0)
+
+
+def test_a_few_steps_on_one_batch_reduce_the_loss(model: Any, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    batch = draw_batch(np.random.default_rng(2), Recipe(SIZE, num_clips=4, num_frames=1, num_objects=2))
+    trainer = Trainer(model, tmp_path, peak_rate=1e-3)
+    losses = []
+    for _ in range(12):
+        loss, _ = train_step(model, batch, np.random.default_rng(0))
+        trainer.update(loss, share=0.0, warm=1.0)
+        losses.append(loss.item())
+    assert np.mean(losses[-3:]) < 0.75 * losses[0]
+
+
+def test_the_roll_out_remembers_what_the_official_step_remembers(model: Any, clips: Batch) -> None:
+    truth = visible(clips)[::2]
+    prompt = draw_prompt(np.random.default_rng(0), truth[:, 0], "click")
+    with torch.no_grad():
+        runner = ClipRunner(model, clips.frames_btchw, torch.arange(2))
+        runner.run(truth, Plan(prompt))
+        official: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
+        for t in range(4):
+            _, features, positions, sizes = model._prepare_backbone_features(
+                model.forward_image(clips.frames_btchw[:, t])
+            )
+            points = {"point_coords": prompt.points_np2, "point_labels": prompt.labels_np} if t == 0 else None
+            out = model.track_step(t, t == 0, features, positions, sizes, points, None, official, 10_000)
+            official["cond_frame_outputs" if t == 0 else "non_cond_frame_outputs"][t] = out
+    for kind, frames in official.items():
+        assert runner._memory[kind].keys() == frames.keys()
+        for t, out in frames.items():
+            for name in ("maskmem_features", "obj_ptr"):
+                torch.testing.assert_close(runner._memory[kind][t][name], out[name], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_unlearned", [0, 2])
+def test_every_part_of_the_memory_learns(model: Any, clips: Batch, num_unlearned: int) -> None:
+    truth = visible(clips)[::2]
+    plan = Plan(draw_prompt(np.random.default_rng(0), truth[:, 0], "click"), num_unlearned=num_unlearned)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ClipRunner(model, clips.frames_btchw, torch.arange(2)).run(truth, plan)
+    loss.backward()  # type: ignore[no-untyped-call]
+    parts = ("image_encoder.trunk", "memory_attention", "memory_encoder", "maskmem_tpos_enc", "obj_ptr_proj")
+    for name, parameter in model.named_parameters():
+        if name.startswith(parts) and not name.endswith("k_proj.bias"):  # softmax does not see a key's bias
+            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"corrected_frame": 0}, {"corrected_frame": 2}, {"mask_frame": 2}, {"num_unlearned": 2, "corrected_frame": 1}],
+    ids=str,
+)
+def test_every_plan_runs_and_scores_the_learned_frames(model: Any, clips: Batch, changes: dict[str, int]) -> None:
+    for kind in ("click", "box", "mask"):
+        plan = Plan(draw_prompt(np.random.default_rng(0), visible(clips)[:, 0], kind), **changes)
+        runner = ClipRunner(model, clips.frames_btchw, torch.arange(2).repeat_interleave(2))
+        with torch.no_grad():
+            assert torch.isfinite(runner.run(visible(clips), plan))
+        given = {0} if kind == "mask" else set()
+        given |= {changes["mask_frame"]} if "mask_frame" in changes else set()
+        assert len(runner.ious) == 4 - len(given | set(range(changes.get("num_unlearned", 0))))
+
+
+def test_processes_draw_the_same_plan_with_different_clicks() -> None:
+    truth = torch.zeros(2, 8, SIZE, SIZE)
+    truth[..., 10:50, 10:50] = 1
+    plans = [[draw_plan(rng, truth, rank=rank) for _ in range(20)] for rank, rng in enumerate(map(generator, (5, 5)))]
+    for one, other in zip(*plans, strict=True):
+        assert (one.num_unlearned, one.corrected_frame, one.mask_frame) == (
+            other.num_unlearned,
+            other.corrected_frame,
+            other.mask_frame,
+        )
+        assert one.prompt.labels_np.shape == other.prompt.labels_np.shape
+    assert any(not torch.equal(a.prompt.points_np2, b.prompt.points_np2) for a, b in zip(*plans, strict=True))
+
+
+def generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def test_a_perfect_mask_costs_nothing_and_a_wrong_one_does() -> None:
+    truth = square()
+    assert mask_loss(40 * truth - 20, truth).item() < 0.01
+    assert mask_loss(20 - 40 * truth, truth).item() > 5
+
+
+def test_iou_counts_an_empty_answer_to_a_hidden_object_as_right() -> None:
+    empty = torch.zeros(1, 1, 8, 8)
+    assert mask_iou(empty - 1, empty).item() == 1
+    assert mask_iou(empty + 1, empty).item() == 0
+
+
+def test_only_the_best_of_three_masks_and_the_single_mask_learn() -> None:
+    truth = square(64)
+    logits = torch.zeros(1, 4, 16, 16)
+    logits[:, 2] = 2 * torch.nn.functional.interpolate(truth, (16, 16), mode="area")[:, 0] - 1
+    logits.requires_grad_(True)
+    frame_loss(logits, torch.rand(1, 4), torch.zeros(1, 1), truth_n1hw=truth).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    taught = [bool(logits.grad[0, mask].abs().sum() > 0) for mask in range(4)]
+    assert taught == [True, False, True, False]
+
+
+def test_a_hidden_object_teaches_only_the_score() -> None:
+    logits, ious = torch.randn(1, 4, 16, 16, requires_grad=True), torch.rand(1, 4, requires_grad=True)
+    scores = torch.zeros(1, 1, requires_grad=True)
+    frame_loss(logits, ious, scores, truth_n1hw=torch.zeros(1, 1, 64, 64)).backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None and ious.grad is not None and scores.grad is not None
+    assert logits.grad.abs().sum() == 0 and ious.grad.abs().sum() == 0 and scores.grad.abs().sum() > 0
+
+
+def test_prompts_point_at_the_object() -> None:
+    truth = square(64)[0]
+    click = draw_prompt(np.random.default_rng(0), truth, "click")
+    x, y = click.points_np2[0, 0].int().tolist()
+    assert truth[0, y, x] == 1 and click.labels_np.tolist() == [[POSITIVE]] and click.is_ambiguous
+    box = draw_prompt(np.random.default_rng(0), truth, "box")
+    assert box.labels_np.tolist() == [[BOX_LOW, BOX_HIGH]] and not box.is_ambiguous
+    torch.testing.assert_close(box.points_np2[0], torch.tensor([[4.0, 4.0], [12.0, 12.0]]), rtol=0, atol=2)
+
+
+def test_a_correction_clicks_the_largest_error() -> None:
+    truth = square(64)
+    first = Prompt(torch.tensor([[[5.0, 5.0]]]), torch.tensor([[POSITIVE]], dtype=torch.int32))
+    missed = correction(first, torch.full((1, 1, 16, 16), -100.0), truth)
+    x, y = missed.points_np2[0, 1].int().tolist()
+    assert truth[0, 0, y, x] == 1 and missed.labels_np.tolist() == [[POSITIVE, POSITIVE]]
+    assert missed.logits_n1hw is not None and missed.logits_n1hw.min() == -32
+    spilled = correction(None, torch.full((1, 1, 16, 16), 100.0), truth)
+    assert spilled.labels_np.tolist() == [[NEGATIVE]]
+    assert correction(None, torch.full((1, 1, 16, 16), -1.0), 0 * truth).labels_np.tolist() == [[NEGATIVE]]
+
+
+def test_a_training_state_comes_back_and_the_checkpoint_is_metas(model: Any, tmp_path: Path, clips: Batch) -> None:
+    trainer = Trainer(model, tmp_path, peak_rate=1e-3)
+    loss, _ = train_step(model, clips, np.random.default_rng(0))
+    trainer.update(loss, share=0.5, warm=1.0)
+    trainer.save()
+    other = Trainer(untrained("nano", 2 * SIZE), tmp_path, peak_rate=1e-3)
+    other.resume(tmp_path / "state.pt")
+    assert other.step == 1
+    for name, value in trainer.average.items():
+        torch.testing.assert_close(other.average[name], value, rtol=0, atol=0)
+    export_checkpoint(trainer.average, tmp_path / "checkpoint.pt")
+    state = load_state_dict(tmp_path / "checkpoint.pt")
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    other.model.load_state_dict(state)
+    torch.testing.assert_close(other.model.no_obj_ptr, trainer.average["no_obj_ptr"], rtol=1e-3, atol=1e-4)
