@@ -130,9 +130,14 @@ class FrameRing:
         with self._changed:
             return self._changed.wait_for(lambda: self._unread is None, timeout_s)
 
-    def count_drop(self, reason: str) -> None:
-        """Count a picture that is lost, also one that never came here; called by the capture thread only."""
-        self._num_dropped[reason] = self._num_dropped.get(reason, 0) + 1
+    def wait_free(self, timeout_s: float) -> bool:
+        """Whether `claim` would get a slot, waiting for that at most `timeout_s` (pace=offline)."""
+        with self._changed:
+            return self._claimed is not None or self._changed.wait_for(lambda: _Use.FREE in self._uses, timeout_s)
+
+    def count_drop(self, reason: str, num: int = 1) -> None:
+        """Count pictures that are lost, also those that never came here; called by the capture thread only."""
+        self._num_dropped[reason] = self._num_dropped.get(reason, 0) + num
 
     # The reader: the worker.
 
@@ -180,3 +185,4 @@ class FrameRing:
             use = self._uses[slot]
             assert use is _Use.LEASED, f"slot {slot} of {self.camera} is {use.value}, expected leased"
             self._uses[slot] = _Use.FREE
+            self._changed.notify_all()

@@ -1,0 +1,23 @@
+"""Pictures from cameras, files and other programs, each into its camera's ring.
+
+Owns: one thread a camera (`thread`), what a source is (`picture`) and how it is written (`address`), and one module a
+kind: `files`, `images`, `streams` (RTSP, HTTP), `webcam`, `testsrc`, `push`. Nobody else in the daemon knows FFmpeg.
+Never: touches a tensor, a mask or a subscriber.
+"""
+
+from stream.capture.backoff import BackOff
+from stream.capture.picture import Arrival, Loss, Picture, Source, SourceError
+from stream.capture.sources import check_source, open_source
+from stream.capture.thread import CaptureThread
+
+__all__ = [
+    "Arrival",
+    "BackOff",
+    "CaptureThread",
+    "Loss",
+    "Picture",
+    "Source",
+    "SourceError",
+    "check_source",
+    "open_source",
+]

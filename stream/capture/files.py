@@ -1,0 +1,88 @@
+"""VideoFile: a video file (mp4, avi, mkv, ...) as a source.
+
+Owns: how a file gets the behaviour of a camera. Runs in the camera's thread.
+Never: drops a picture; with pace=live the ring does, with pace=offline nobody.
+
+pace=live: a packet is read when its decoding time is due by the file's own clock, and arrives at that moment; what the
+worker does not take in time is replaced in the ring. pace=offline: as fast as the worker goes; the capture thread waits
+for it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from stream.capture.address import Address
+from stream.capture.container import open_video
+from stream.capture.decoder import PictureDecoder, to_ns
+from stream.capture.pacer import Pacer
+from stream.capture.picture import Arrival, Items, Loss, Picture, SourceError
+from stream.config import CameraConfig
+
+DEFAULT_PERIOD_NS = 40_000_000  # of a file that does not say its rate
+
+
+class VideoFile:
+    """Written by nobody after construction."""
+
+    retries = False
+
+    def __init__(self, address: Address, config: CameraConfig) -> None:
+        address.only()
+        self._address = address
+        self._is_live = config.pace == "live"
+
+    def check(self) -> None:
+        """Raise `SourceError` for a file that is absent, unreadable, or no video."""
+        if not Path(self._address.target).is_file():
+            raise SourceError(f"source '{self._address.shown}': there is no such file")
+        with open_video(self._address.target, self._address.shown) as (_, stream):
+            assert stream.type == "video", "open_video gives a video stream"
+
+    def pictures(self, stop: threading.Event) -> Items:
+        with open_video(self._address.target, self._address.shown) as (container, stream):
+            decoder = PictureDecoder(stream, low_delay=self._is_live)
+            if self._is_live:
+                yield from _paced(container, stream, decoder, stop=stop)
+            else:
+                yield from _at_once(container, stream, decoder, stop=stop)
+
+
+def _at_once(
+    container: InputContainer, stream: VideoStream, decoder: PictureDecoder, *, stop: threading.Event
+) -> Iterator[Picture | Loss]:
+    for packet in container.demux(stream):
+        if stop.is_set():
+            return
+        if packet.size:
+            yield from decoder.decode(packet, Arrival.now())
+    yield from decoder.flush()
+
+
+def _paced(
+    container: InputContainer, stream: VideoStream, decoder: PictureDecoder, *, stop: threading.Event
+) -> Iterator[Picture | Loss]:
+    pacer, due_ns, period_ns = Pacer(stop), 0, _period_ns(stream)
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        time = packet.dts if packet.dts is not None else packet.pts
+        due_ns = due_ns + period_ns if time is None else to_ns(time, stream.time_base)
+        if not pacer.wait(due_ns):
+            return
+        yield from decoder.decode(packet, Arrival.now())
+    for picture in decoder.flush():
+        due_ns += period_ns
+        if not pacer.wait(due_ns):
+            return
+        yield picture
+
+
+def _period_ns(stream: VideoStream) -> int:
+    rate = stream.average_rate
+    return round(10**9 / rate) if rate else DEFAULT_PERIOD_NS

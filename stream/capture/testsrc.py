@@ -1,0 +1,61 @@
+"""TestSource: `testsrc://`, a generated clip whose pictures carry their number, burnt in along the top.
+
+Owns: nothing but the clip. Runs in the camera's thread.
+Never: leaves out a number: whoever reads the counter back sees every loss.
+
+| option | default | |
+|---|---|---|
+| width, height | 640, 480 | pixels |
+| fps | 30 | rate of pace=live and of the time stamps |
+| frames | 0 | how many pictures; 0 = without end |
+| objects | 2 | moving shapes |
+| seed | 0 | another seed is another clip |
+"""
+
+from __future__ import annotations
+
+import threading
+
+from engines.synthetic import ClipSpec, SyntheticClip, draw_counter
+from stream.capture.address import Address
+from stream.capture.pacer import Pacer
+from stream.capture.picture import Arrival, Items, Picture, SourceError
+from stream.config import CameraConfig
+
+OPTIONS = ("width", "height", "fps", "frames", "objects", "seed")
+
+
+class TestSource:
+    """Written by nobody after construction."""
+
+    __test__ = False  # not for pytest
+    retries = False
+
+    def __init__(self, address: Address, config: CameraConfig) -> None:
+        address.only(*OPTIONS)
+        if address.target.strip("/"):
+            raise SourceError(f"source '{address.shown}': expected testsrc://?option=value&..., not a name")
+        self._num_frames = address.integer("frames", 0, low=0, high=10**9)
+        self._period_ns = round(1e9 / address.number("fps", 30, low=0.01, high=1000))
+        self._spec = ClipSpec(
+            seed=address.integer("seed", 0, low=0, high=2**62),
+            num_frames=max(self._num_frames, 1),
+            height=address.integer("height", 480, low=64, high=4320),
+            width=address.integer("width", 640, low=64, high=7680),
+            num_objects=address.integer("objects", 2, low=0, high=8),
+        )
+        self._is_live = config.pace == "live"
+
+    def check(self) -> None:
+        """Nothing can be wrong that the constructor let pass."""
+
+    def pictures(self, stop: threading.Event) -> Items:
+        clip, pacer, index = SyntheticClip(self._spec), Pacer(stop), 0
+        while not self._num_frames or index < self._num_frames:
+            image_hwc = clip.frame(index)
+            draw_counter(image_hwc, index)
+            pts_ns = index * self._period_ns
+            if stop.is_set() or (self._is_live and not pacer.wait(pts_ns)):
+                return
+            yield Picture.of_array(image_hwc, arrival=Arrival.now(), pts_ns=pts_ns)
+            index += 1

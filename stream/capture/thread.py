@@ -1,0 +1,199 @@
+"""CaptureThread: one camera's pictures into its ring, for as long as the daemon lives.
+
+Owns: the camera's numbers (`seq`, `epoch`) and the order open, read, back off, open again. Runs as thread `cam:<name>`,
+in which the decoder or socket is made, used and closed.
+Never: waits for the worker, except with pace=offline; touches a slot that is leased; or says a password.
+
+`seq` counts decoded pictures and never restarts; `epoch` rises when the source starts over (a file that loops), not
+when a stream was lost and found, nor when the picture's size changes. With pace=offline nothing is lost: the thread
+waits until the worker took the picture before, and until a slot is free.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+
+from stream.capture.backoff import BackOff
+from stream.capture.picture import Loss, Picture, Source, SourceError
+from stream.capture.sources import open_source
+from stream.config import CameraConfig
+from stream.frame import CameraCondition, CameraState, Stamp, StateSink
+from stream.ring import FrameRing
+
+log = logging.getLogger(__name__)
+
+WAIT_LIMIT_S = 0.1
+MAX_FPS_SLACK = 0.25  # of a period: at 30 fps, a limit of 15 takes every second picture in spite of jitter
+
+
+class CaptureThread:
+    """`finished` is set when no picture will ever come again: the source ended, or `error` says why it cannot be used.
+
+    Written by its own thread alone: `epoch`, `num_seen` (decoded pictures), `num_reconnects`, `last_seen_ns`
+    (monotonic), `error`. Lost pictures are counted by reason in the ring's `num_dropped`; `max_fps` are those left out
+    by that setting.
+    """
+
+    def __init__(
+        self, config: CameraConfig, *, ring: FrameRing, states: StateSink, backoff: BackOff | None = None
+    ) -> None:
+        self.ready = threading.Event()
+        self.finished = threading.Event()
+        self.epoch = 0
+        self.num_seen = 0
+        self.num_reconnects = 0
+        self.last_seen_ns: int | None = None
+        self.error: Exception | None = None
+        self._config = config
+        self._ring = ring
+        self._states = states
+        self._backoff = backoff if backoff is not None else BackOff()
+        self._stopping = threading.Event()
+        self._reported: tuple[CameraCondition, str] | None = None
+        self._due_ns: int | None = None
+        self._thread = threading.Thread(target=self._run, name=f"cam:{config.name}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End soon, also out of a blocking read; does not wait for that."""
+        self._stopping.set()
+
+    def join(self, timeout: float | None = None) -> None:
+        self._thread.join(timeout)
+
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        try:
+            self._report(CameraCondition.OFFLINE, "opening")
+            self._capture(open_source(self._config))
+        except SourceError as error:
+            self._give_up(error)
+        except Exception as error:
+            log.exception("cam:%s: the capture thread ends", self._config.name)
+            self.error = error
+            self._report(CameraCondition.OFFLINE, f"capture failed: {type(error).__name__}")
+        finally:
+            self.ready.set()
+
+    def _capture(self, source: Source) -> None:
+        while not self._stopping.is_set():
+            num_before = self.num_seen
+            reason = self._play(source)
+            if self._stopping.is_set():
+                break
+            if source.retries:
+                self._back_off(reason)
+            elif self.num_seen == num_before:
+                raise SourceError(f"source '{self._config.source_shown}': not one picture could be decoded")
+            elif self._config.loop:
+                self.epoch += 1
+            else:
+                self._finish(reason)
+                return
+        self._report(CameraCondition.OFFLINE, "stopped")
+
+    def _play(self, source: Source) -> str:
+        """Pictures until the source ends or fails; returns why."""
+        try:
+            self._read(source)
+        except SourceError as error:
+            if not source.retries:
+                raise
+            return str(error)
+        return "the stream ended" if source.retries else "end of file"
+
+    def _read(self, source: Source) -> None:
+        with contextlib.closing(source.pictures(self._stopping)) as items:
+            for item in items:
+                self._accept(item)
+                if self._stopping.is_set():
+                    return
+
+    def _accept(self, item: Picture | Loss) -> None:
+        self.ready.set()
+        if isinstance(item, Loss):
+            self._ring.count_drop(item.reason, item.num)
+            return
+        seq, self.num_seen = self.num_seen, self.num_seen + 1
+        self.last_seen_ns = time.monotonic_ns()
+        self._backoff.reset()
+        self._report(CameraCondition.ONLINE, "")
+        if self._is_too_soon(picture := item):
+            self._ring.count_drop("max_fps")
+            return
+        if self._config.pace == "offline" and not self._wait_for_worker():
+            return
+        slot_hwc = self._ring.claim(picture.height, picture.width)
+        if slot_hwc is None:
+            return
+        picture.copy_into(slot_hwc)
+        self._ring.commit(self._stamp(picture, seq))
+
+    def _stamp(self, picture: Picture, seq: int) -> Stamp:
+        return Stamp(
+            camera=self._config.name,
+            epoch=self.epoch,
+            seq=seq,
+            frame_id=picture.frame_id or self._config.frame_id,
+            pts_ns=picture.pts_ns,
+            arrival_utc_ns=picture.arrival.utc_ns,
+            arrival_ns=picture.arrival.ns,
+            decoded_ns=time.monotonic_ns(),
+            clock_source=picture.arrival.clock_source,
+        )
+
+    def _is_too_soon(self, picture: Picture) -> bool:
+        """Whether `max_fps` leaves this picture out: by its own time offline, else by its arrival."""
+        if self._config.max_fps is None:
+            return False
+        is_offline = self._config.pace == "offline" and picture.pts_ns is not None
+        now_ns = picture.pts_ns if is_offline and picture.pts_ns is not None else picture.arrival.ns
+        period_ns = round(1e9 / self._config.max_fps)
+        if self._due_ns is None or abs(now_ns - self._due_ns) > 2 * period_ns:
+            self._due_ns = now_ns
+        if now_ns < self._due_ns - MAX_FPS_SLACK * period_ns:
+            return True
+        self._due_ns += period_ns
+        return False
+
+    def _wait_for_worker(self) -> bool:
+        """Until the picture before was taken and a slot is free; False when told to stop."""
+        while not (self._ring.wait_taken(WAIT_LIMIT_S) and self._ring.wait_free(WAIT_LIMIT_S)):
+            if self._stopping.is_set():
+                return False
+        return True
+
+    def _back_off(self, reason: str) -> None:
+        """A stream was lost: say so, wait a step of the ladder, and count the new try."""
+        delay_s = self._backoff.next_s()
+        log.warning("cam:%s: %s; next try in %.1f s", self._config.name, reason, delay_s)
+        self._report(CameraCondition.OFFLINE, reason)
+        self.ready.set()
+        if not self._stopping.wait(delay_s):
+            self.num_reconnects += 1
+
+    def _finish(self, reason: str) -> None:
+        while self._config.pace == "offline" and not self._ring.wait_taken(WAIT_LIMIT_S):
+            if self._stopping.is_set():
+                break
+        self._report(CameraCondition.OFFLINE, reason)
+        self.finished.set()
+
+    def _give_up(self, error: SourceError) -> None:
+        log.error("cam:%s: %s", self._config.name, error)
+        self.error = error
+        self._report(CameraCondition.OFFLINE, str(error))
+        self.finished.set()
+
+    def _report(self, condition: CameraCondition, reason: str) -> None:
+        if (condition, reason) == self._reported:
+            return
+        self._reported = condition, reason
+        self._states.put_state(CameraState(self._config.name, self.epoch, condition, reason, time.time_ns()))
