@@ -5,6 +5,7 @@ Owns: the options of these commands. Runs in the main thread. Never: checks a va
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Annotated
 
@@ -70,6 +71,7 @@ def run(
     camera = {"name": name, "pace": pace, "loop": loop or None, "max_fps": max_fps}
     program = {"model": model, "checkpoint": checkpoint, "device": device, "dtype": dtype, "bind": bind or None}
     config = _config(source, flags, {**camera, **program, "mask_encoding": mask_encoding})
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from stream.daemon import Daemon
 
     raise typer.Exit(Daemon(config).run())

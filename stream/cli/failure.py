@@ -24,4 +24,10 @@ def told(*errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        raise CommandFailed(str(error)) from error
+        raise CommandFailed(_text(error)) from error
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
