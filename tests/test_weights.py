@@ -293,7 +293,7 @@ def test_a_configuration_is_the_official_video_predictors(model: str) -> None:
     assert OmegaConf.to_container(model_config(model)) == OmegaConf.to_container(official.model, resolve=True)
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", [model for model in MODELS if model != "sam2-hiera-large"])  # as 2.1's, and slow
 def test_every_model_is_built_for_inference(model: str) -> None:
     network = build_model(model, random_seed=0)
     assert not network.training and not any(parameter.requires_grad for parameter in network.parameters())
