@@ -47,6 +47,7 @@ class Outlet:
     def __init__(self, bind: Sequence[str], *, num_cameras: int = 1) -> None:
         for endpoint in bind:
             check_endpoint(endpoint)
+        self.endpoints: tuple[str, ...] = ()
         self.num_sent = 0
         self._kept: dict[bytes, bytes] = {}  # topic with NUL -> message
         self._sent_ns: dict[bytes, int] = {}
@@ -57,7 +58,8 @@ class Outlet:
         self._socket = self._context.socket(zmq.XPUB)
         try:
             self._configure(num_cameras)
-            self.endpoints = tuple(self._bind(endpoint) for endpoint in bind)
+            for endpoint in bind:
+                self.endpoints += (self._bind(endpoint),)
         except (zmq.ZMQError, OSError):
             self.close()
             raise
@@ -138,6 +140,9 @@ class Outlet:
 
     def close(self) -> None:
         """Give what is queued half a second to leave, then end the socket, its files and its threads."""
+        for endpoint in self.endpoints:
+            if endpoint.startswith("ipc://"):
+                pathlib.Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
         self._socket.close()
         self._context.term()
 

@@ -9,6 +9,7 @@ Loses: see `stream.mailbox` (newest masks per camera) and `stream.outlet` (a sub
 
 from __future__ import annotations
 
+import importlib.metadata
 import logging
 import threading
 import time
@@ -20,7 +21,7 @@ import msgspec
 from stream import wire
 from stream.frame import CameraState, Delivery, Masks, Stamp
 from stream.mailbox import Batch, Mailbox
-from stream.outlet import Outlet
+from stream.outlet import BindError, Outlet
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +121,7 @@ class Publisher:
             self._serve()
         except Exception as exc:
             self.error = exc
-            log.exception("pub: the publisher ends")
+            log.error("pub: %s", exc, exc_info=not isinstance(exc, BindError))
         finally:
             self._mailbox.close()
             self.ready.set()
@@ -218,7 +219,16 @@ class Publisher:
         for gone in known.keys() - {camera.name for camera in cameras}:
             outlet.forget(wire.prefix(f"state/{gone}"))
         self._info = msgspec.structs.replace(
-            info, run=self._run_id, serial=self._next_serial("info"), cameras=cameras, clock_id=wire.local_clock_id(),
+            info, run=self._run_id, serial=self._next_serial("info"), cameras=cameras,
+            software=info.software or software_version(), clock_id=wire.local_clock_id(),
             mask_encoding=self._encoder.encoding, frames_fps=self._frames_fps,
         )  # fmt: skip
         outlet.send(wire.encode(self._info), kept=True)
+
+
+def software_version() -> str:
+    """The installed version; "" when run from a source tree."""
+    try:
+        return importlib.metadata.version("sam2-stream")
+    except importlib.metadata.PackageNotFoundError:
+        return ""
