@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]  # bytes that are here, bytes in all
 
 _LOG = logging.getLogger(__name__)
 _BLOCK_BYTES = 256 * 1024
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})")
 _WORTH_ANOTHER_TRY = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -76,6 +76,8 @@ def fetch(remote: RemoteFile, target: Path, *, progress: Progress | None = None,
 
 
 def _put_in_place(remote: RemoteFile, part: Path, target: Path) -> None:
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
     digest = sha256_of(part)
     if remote.sha256 not in (None, digest):
         _discard(part)
@@ -180,7 +182,7 @@ class _Transfer:
                 raise ConnectionError("the server resumed another file, or at another place")
             return offset, self._check_num_bytes(int(match[2]), offset)
         length = headers.get("Content-Length", "")
-        num_bytes = self._check_num_bytes(int(length) if length.isdigit() else None, 0)
+        num_bytes = self._check_num_bytes(int(length) if re.fullmatch(r"[0-9]{1,18}", length) else None, 0)
         _discard(self._part)
         self._version_file.write_text(_version_of(headers), encoding="latin-1")
         return 0, num_bytes
@@ -201,7 +203,8 @@ class _Transfer:
 
     def _receive(self, response: http.client.HTTPResponse, offset: int, num_bytes: int) -> None:
         num_bytes_here = offset
-        with self._part.open("ab", buffering=0) as file:
+        # Where Python tells a broken answer by IncompleteRead, the numbers below tell it better.
+        with self._part.open("ab", buffering=0) as file, contextlib.suppress(http.client.IncompleteRead):
             while block := response.read1(_BLOCK_BYTES):
                 num_bytes_here += len(block)
                 if num_bytes_here > num_bytes:
@@ -209,7 +212,6 @@ class _Transfer:
                 _write(file, block)
                 if self._progress is not None:
                     self._progress(num_bytes_here, num_bytes)
-            _write(file, b"", is_last=True)
         if num_bytes_here > num_bytes:
             _discard(self._part)
             raise DownloadError(f"{self._remote.url}: the server sends more than the {num_bytes} bytes expected")
@@ -277,13 +279,11 @@ def _reason(error: Exception) -> str:
     return str(inner) or type(error).__name__
 
 
-def _write(file: io.FileIO, block: bytes, *, is_last: bool = False) -> None:
+def _write(file: io.FileIO, block: bytes) -> None:
     view = memoryview(block)
     try:
         while view:
             view = view[file.write(view) :]
-        if is_last:
-            os.fsync(file.fileno())
     except OSError as error:
         raise OSError(error.errno, error.strerror, file.name) from error
 
