@@ -33,6 +33,7 @@ NUM_HELD = 64  # pictures and masks that wait for their other half; beyond it th
 GRACE_S = 1.0  # after the end of a camera: its last masks may still be on their way
 PATIENCE_S = 60.0  # without a window, how long to wait for the first picture
 RATE_WINDOW_S = 2.0
+END_OF_FILE = "end of file"  # the reason that the capture thread gives for a file that does not loop
 Key = tuple[int, int, int]
 Pair = tuple[MasksMessage, FrameMessage]
 
@@ -164,7 +165,7 @@ class View:
     def _take(self, message: Message) -> Pair | None:
         if isinstance(message, StateMessage):
             self._condition = message.condition.value
-            has_ended = message.condition is CameraCondition.OFFLINE and message.reason.startswith("end")
+            has_ended = message.condition is CameraCondition.OFFLINE and message.reason == END_OF_FILE
             self._ended_s = time.monotonic() if has_ended else None
         if isinstance(message, MasksMessage):
             self._fps = self._rate.put(message.published_ns)
