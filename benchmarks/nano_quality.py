@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from engines.synthetic import DEMO, EVALUATION_SEEDS, VALIDATION_SEEDS, ClipSpec, SyntheticClip
-from engines.training.architecture import build_model
+from engines.training.architecture import untrained
 from engines.training.samples import normalise
 
 ZOO = Path(__file__).resolve().parents[1] / "engines" / "zoo" / "nano"
@@ -85,7 +85,7 @@ def score_clips(model: Any, specs: list[ClipSpec], *, object_index: int = 0) -> 
 
 def load(checkpoint: Path, image_size: int | None) -> Any:
     """The model with weights in Meta's format or from a training state."""
-    model = build_model(ZOO / "nano.yaml", image_size)
+    model = untrained("nano", image_size)
     state = torch.load(checkpoint, weights_only=True)
     model.load_state_dict({k: v.float() for k, v in state.get("average", state["model"]).items()})
     return model.eval()

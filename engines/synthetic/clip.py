@@ -25,6 +25,8 @@ EVALUATION_SEEDS = range(2_000_000_000, 2_000_001_000)
 
 MIN_VISIBLE_SHARE = 0.015
 """Every object shows at least this share of the frame in frame 0."""
+MAX_DECOYS = 3
+"""At most so many still shapes lie in the background and move with it."""
 _MAX_DRAWS = 500
 _SUBPIXEL_BITS = 4
 _MARGIN = 1.5
@@ -106,7 +108,7 @@ class SyntheticClip:
         colours = [colour(rng, saturation=(0, 0.7), value=(0.1, 0.95)) for _ in range(int(rng.integers(2, 5)))]
         grey = structure(rng, 2 * TEXTURE_SIZE, cycles=(3, 20), plain=0.6)
         canvas = cv2.resize(paint(grey, palette(rng, colours)), (width, height), interpolation=cv2.INTER_LINEAR)
-        for _ in range(int(rng.integers(0, 7))):
+        for _ in range(int(rng.integers(0, MAX_DECOYS + 1))):
             decoy = draw_thing(rng, speed=0.0, leaves=False)
             self._draw(np.asarray(canvas, np.uint8), decoy, 0)
         return np.asarray(canvas, np.uint8)

@@ -68,10 +68,11 @@ def train_step(model: Any, batch: Batch, rng: np.random.Generator, *, rank: int 
 class Trainer:
     """All that training changes; every field is written by the one training thread."""
 
-    def __init__(self, model: Any, out: Path, *, peak_rate: float) -> None:
+    def __init__(self, model: Any, out: Path, *, peak_rate: float, floor: float = 0.02) -> None:
         self.model = model
         self.out = out
         self.peak_rate = peak_rate
+        self.floor = floor
         decayed = [p for p in model.parameters() if p.ndim > 1]
         plain = [p for p in model.parameters() if p.ndim <= 1]
         groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
@@ -82,7 +83,8 @@ class Trainer:
 
     def update(self, loss: torch.Tensor, *, share: float, warm: float) -> None:
         """One optimiser step; `share` of the stage is over (cosine), `warm` of the warm-up (linear)."""
-        rate = self.peak_rate * min(1.0, warm) * (0.05 + 0.475 * (1 + math.cos(math.pi * min(share, 1.0))))
+        cosine = 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+        rate = self.peak_rate * min(1.0, warm) * (self.floor + (1 - self.floor) * cosine)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -199,13 +201,16 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=1)
     parser.add_argument("--objects", type=int, default=3)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--floor", type=float, default=0.02, help="the stage ends at this share of the rate")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    trainer = Trainer(untrained(options.model, options.image_size), options.out, peak_rate=options.rate)
+    trainer = Trainer(
+        untrained(options.model, options.image_size), options.out, peak_rate=options.rate, floor=options.floor
+    )
     if options.resume:
         trainer.resume(options.resume)
     if dist.is_torchelastic_launched():
