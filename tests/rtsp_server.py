@@ -1,10 +1,11 @@
-"""A real RTSP server for tests: any video file, encoded anew to H.264 and sent in real time. Run by Debian's own python3.
+"""A real RTSP server for tests: any video file, encoded to H.264 and sent in real time. Run by Debian's own python3.
 
     /usr/bin/python3 tests/rtsp_server.py clip.mkv [--loop] [--port N] [--path /cam] [--user NAME --password WORD]
 
-It prints its address on one line once it listens, and ends when it is killed or when its standard input is closed (so that
-no server outlives a test run). `--loop` serves one endless programme that all clients share, as a camera does; without it
-every client gets the file from its start, once. A lossless file (FFV1 in mkv) makes the pictures exact up to this encoder.
+It prints its address on one line once it listens, and ends when it is killed or when its standard input is closed (so
+that no server outlives a test run). `--loop` serves one endless programme that all clients share, as a camera does;
+without it every client gets the file from its start, once. A lossless file (FFV1 in mkv) makes the pictures exact up to
+this encoder.
 
 Needs the apt packages in `tests/rtsp.py`'s APT_PACKAGES; nothing from the project's own environment.
 """
@@ -21,8 +22,8 @@ gi.require_version("GstRtspServer", "1.0")
 from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
 
 ENCODE = (
-    "( appsrc name=feed is-live=false format=time block=false max-bytes=20000000 ! videoconvert"
-    " ! video/x-raw,format=I420 ! x264enc tune=zerolatency speed-preset=ultrafast sliced-threads=false bitrate={kbps} key-int-max={gop}"
+    "( appsrc name=feed format=time max-bytes=20000000 ! videoconvert ! video/x-raw,format=I420"
+    " ! x264enc tune=zerolatency speed-preset=ultrafast sliced-threads=false bitrate={kbps} key-int-max={gop}"
     " ! h264parse ! rtph264pay name=pay0 pt=96 config-interval=-1 )"
 )
 
@@ -69,9 +70,8 @@ def protect(server, factory, user: str, password: str) -> None:
     token.set_string("media.factory.role", user)
     auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
     server.set_auth(auth)
-    factory.add_role_from_structure(
-        Gst.Structure.from_string(f'"{user}", media.factory.access=(boolean)true, media.factory.construct=(boolean)true')[0]
-    )
+    role = f'"{user}", media.factory.access=(boolean)true, media.factory.construct=(boolean)true'
+    factory.add_role_from_structure(Gst.Structure.from_string(role)[0])
 
 
 def main() -> None:

@@ -23,7 +23,6 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
 from stream.capture.picture import SourceError
-from stream.config.values import without_password
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _EXPECTED = "a file, a folder of pictures, a webcam (0, /dev/video0), rtsp://, http(s)://, testsrc:// or push://"
@@ -92,11 +91,15 @@ def parse_source(text: str) -> Address:
 def redact(text: str) -> str:
     """The text as it may be shown: an address without user, password, and the options of its query.
 
-    A password may hold any character, so everything up to the last `@` goes: rather too much than a part of a password.
+    A password may hold any character. Where its end cannot be told for certain, only the scheme is shown.
     """
-    shown = without_password(text)
-    is_stream = shown.partition("://")[0] in STREAM_SCHEMES
-    return re.sub(r"[?#].*", "?...", shown, count=1) if is_stream else shown
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() in ("testsrc", "push"):
+        return text
+    before, at, after = rest.partition("@")
+    if "@" in after or (at and re.search(r"[?#]", before)):
+        return f"{scheme}://***"
+    return f"{scheme}://" + re.sub(r"[?#].*", "?...", f"***@{after}" if at else rest, count=1, flags=re.DOTALL)
 
 
 def url_for_ffmpeg(url: str) -> str:

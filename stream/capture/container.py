@@ -34,6 +34,7 @@ _REASONS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.InvalidDataError, "this is not a video"),
     (av.error.EOFError, "this is not a video, it ends too early"),
 )
+_TEXT_ART = ("ansi", "bintext", "idf", "xbin")  # FFmpeg paints any .txt as a terminal
 
 
 def why(error: av.error.FFmpegError) -> str:
@@ -66,4 +67,6 @@ def _video_stream(container: InputContainer, shown: str) -> VideoStream:
         raise SourceError(f"source '{shown}': it holds no video, only {found}")
     if streams[0].codec_context is None:
         raise SourceError(f"source '{shown}': FFmpeg has no decoder for its video")
+    if streams[0].codec_context.name in _TEXT_ART:
+        raise SourceError(f"source '{shown}': this is not a video but text")
     return streams[0]

@@ -59,10 +59,10 @@ class ImageFolder:
         return sorted(paths, key=natural_order)
 
 
-def natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+def natural_order(path: Path) -> tuple[list[tuple[bool, int, str]], str]:
     """Numbers in names count as numbers; names that differ only in leading zeros keep a fixed order."""
     parts = re.findall(r"\d+|\D+", path.name.lower())
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+    return [(False, int(part), "") if part.isdecimal() else (True, 0, part) for part in parts], path.name
 
 
 def _read(path: Path, pts_ns: int) -> Picture | Loss:

@@ -9,6 +9,7 @@ Never: leaves out a number: whoever reads the counter back sees every loss.
 | fps | 30 | rate of pace=live and of the time stamps |
 | frames | 0 | how many pictures; 0 = without end |
 | objects | 2 | moving shapes |
+| leave | 0.2 | the chance that a shape leaves the picture for a while |
 | seed | 0 | another seed is another clip |
 """
 
@@ -22,7 +23,7 @@ from stream.capture.pacer import Pacer
 from stream.capture.picture import Arrival, Items, Picture, SourceError
 from stream.config import CameraConfig
 
-OPTIONS = ("width", "height", "fps", "frames", "objects", "seed")
+OPTIONS = ("width", "height", "fps", "frames", "objects", "leave", "seed")
 
 
 class TestSource:
@@ -43,6 +44,7 @@ class TestSource:
             height=address.integer("height", 480, low=64, high=4320),
             width=address.integer("width", 640, low=64, high=7680),
             num_objects=address.integer("objects", 2, low=0, high=8),
+            leave_probability=address.number("leave", 0.2, low=0, high=1),
         )
         self._is_live = config.pace == "live"
 

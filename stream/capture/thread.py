@@ -16,6 +16,7 @@ import logging
 import threading
 import time
 
+from stream.capture.address import redact
 from stream.capture.backoff import BackOff
 from stream.capture.picture import Loss, Picture, Source, SourceError
 from stream.capture.sources import open_source
@@ -30,8 +31,9 @@ MAX_FPS_SLACK = 0.25  # of a period: at 30 fps, a limit of 15 takes every second
 
 
 class CaptureThread:
-    """`finished` is set when no picture will ever come again: the source ended, or `error` says why it cannot be used.
+    """One camera. `ready` is set once the thread runs; the states tell whether pictures come.
 
+    `finished` is set when no picture will ever come again: the source ended, or `error` says why it cannot be used.
     Written by its own thread alone: `epoch`, `num_seen` (decoded pictures), `num_reconnects`, `last_seen_ns`
     (monotonic), `error`. Lost pictures are counted by reason in the ring's `num_dropped`; `max_fps` are those left out
     by that setting.
@@ -71,6 +73,7 @@ class CaptureThread:
 
     def _run(self) -> None:
         try:
+            self.ready.set()
             self._report(CameraCondition.OFFLINE, "opening")
             self._capture(open_source(self._config))
         except SourceError as error:
@@ -79,8 +82,6 @@ class CaptureThread:
             log.exception("cam:%s: the capture thread ends", self._config.name)
             self.error = error
             self._report(CameraCondition.OFFLINE, f"capture failed: {type(error).__name__}")
-        finally:
-            self.ready.set()
 
     def _capture(self, source: Source) -> None:
         while not self._stopping.is_set():
@@ -91,7 +92,7 @@ class CaptureThread:
             if source.retries:
                 self._back_off(reason)
             elif self.num_seen == num_before:
-                raise SourceError(f"source '{self._config.source_shown}': not one picture could be decoded")
+                raise SourceError(f"source '{redact(self._config.source)}': not one picture could be decoded")
             elif self._config.loop:
                 self.epoch += 1
             else:
@@ -117,7 +118,6 @@ class CaptureThread:
                     return
 
     def _accept(self, item: Picture | Loss) -> None:
-        self.ready.set()
         if isinstance(item, Loss):
             self._ring.count_drop(item.reason, item.num)
             return
@@ -175,7 +175,6 @@ class CaptureThread:
         delay_s = self._backoff.next_s()
         log.warning("cam:%s: %s; next try in %.1f s", self._config.name, reason, delay_s)
         self._report(CameraCondition.OFFLINE, reason)
-        self.ready.set()
         if not self._stopping.wait(delay_s):
             self.num_reconnects += 1
 
