@@ -12,7 +12,7 @@ from engines.synthetic.clip import (
     SyntheticClip,
     deepest_point,
 )
-from engines.synthetic.counter import draw_counter, read_counter
+from engines.synthetic.counter import draw_counter, read_counter, strip_height
 
 __all__ = [
     "DEMO",
@@ -24,4 +24,5 @@ __all__ = [
     "deepest_point",
     "draw_counter",
     "read_counter",
+    "strip_height",
 ]

@@ -33,7 +33,8 @@ def _cells(number: int) -> list[int]:
     return [1, 0, *bits, 0, 1]
 
 
-def _strip_height(frame_height: int) -> int:
+def strip_height(frame_height: int) -> int:
+    """Rows that the number covers, from the top."""
     return max(4, frame_height // 20)
 
 
@@ -42,13 +43,13 @@ def draw_counter(frame: NDArray[np.uint8], number: int) -> None:
     height, width = frame.shape[:2]
     edges = np.round(np.linspace(0, width, _NUM_CELLS + 1)).astype(int)
     for cell, bit in enumerate(_cells(number % 2**NUM_BITS)):
-        frame[: _strip_height(height), edges[cell] : edges[cell + 1]] = 255 * bit
+        frame[: strip_height(height), edges[cell] : edges[cell + 1]] = 255 * bit
 
 
 def read_counter(frame: NDArray[np.uint8]) -> int | None:
     """The number in the frame, or None where no strip can be read for certain."""
     height, width = frame.shape[:2]
-    rows = _strip_height(height)
+    rows = strip_height(height)
     strip = frame[rows // 4 : rows - rows // 4].reshape(rows - 2 * (rows // 4), width, -1).mean((0, 2))
     edges = np.linspace(0, width, _NUM_CELLS + 1)
     bits: list[int] = []

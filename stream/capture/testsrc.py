@@ -9,21 +9,23 @@ Never: leaves out a number: whoever reads the counter back sees every loss.
 | fps | 30 | rate of pace=live and of the time stamps |
 | frames | 0 | how many pictures; 0 = without end |
 | objects | 2 | moving shapes |
-| leave | 0.2 | the chance that a shape leaves the picture for a while |
 | seed | 0 | another seed is another clip |
+
+`testsrc://demo` is the clip of `sam2-stream demo`, once from its first to its last picture; of the options, only `fps`
+applies.
 """
 
 from __future__ import annotations
 
 import threading
 
-from engines.synthetic import ClipSpec, SyntheticClip, draw_counter
+from engines.synthetic import DEMO, ClipSpec, SyntheticClip, draw_counter
 from stream.capture.address import Address
 from stream.capture.pacer import Pacer
 from stream.capture.picture import Arrival, Items, Picture, SourceError
 from stream.config import CameraConfig
 
-OPTIONS = ("width", "height", "fps", "frames", "objects", "leave", "seed")
+OPTIONS = ("width", "height", "fps", "frames", "objects", "seed")
 
 
 class TestSource:
@@ -33,20 +35,23 @@ class TestSource:
     retries = False
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
-        address.only(*OPTIONS)
-        if address.target.strip("/"):
-            raise SourceError(f"source '{address.shown}': expected testsrc://?option=value&..., not a name")
-        self._num_frames = address.integer("frames", 0, low=0, high=10**9)
+        name = address.target.strip("/")
+        if name not in ("", "demo"):
+            raise SourceError(f"source '{address.shown}': expected testsrc://?option=value&... or testsrc://demo, not a name")
+        address.only(*(("fps",) if name else OPTIONS))
+        self._num_frames = DEMO.num_frames if name else address.integer("frames", 0, low=0, high=10**9)
         self._period_ns = round(1e9 / address.number("fps", 30, low=0.01, high=1000))
-        self._spec = ClipSpec(
+        self._spec = DEMO if name else self._read_spec(address)
+        self._is_live = config.pace == "live"
+
+    def _read_spec(self, address: Address) -> ClipSpec:
+        return ClipSpec(
             seed=address.integer("seed", 0, low=0, high=2**62),
             num_frames=max(self._num_frames, 1),
             height=address.integer("height", 480, low=64, high=4320),
             width=address.integer("width", 640, low=64, high=7680),
             num_objects=address.integer("objects", 2, low=0, high=8),
-            leave_probability=address.number("leave", 0.2, low=0, high=1),
         )
-        self._is_live = config.pace == "live"
 
     def check(self) -> None:
         """Nothing can be wrong that the constructor let pass."""
