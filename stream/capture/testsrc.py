@@ -37,7 +37,8 @@ class TestSource:
     def __init__(self, address: Address, config: CameraConfig) -> None:
         name = address.target.strip("/")
         if name not in ("", "demo"):
-            raise SourceError(f"source '{address.shown}': expected testsrc://?option=value&... or testsrc://demo, not a name")
+            expected = "testsrc://?option=value&... or testsrc://demo, not a name"
+            raise SourceError(f"source '{address.shown}': expected {expected}")
         address.only(*(("fps",) if name else OPTIONS))
         self._num_frames = DEMO.num_frames if name else address.integer("frames", 0, low=0, high=10**9)
         self._period_ns = round(1e9 / address.number("fps", 30, low=0.01, high=1000))
