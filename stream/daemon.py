@@ -22,6 +22,7 @@ from engines.weights import WeightsError
 from stream import wire
 from stream.capture import CaptureThread, SourceError
 from stream.config import Config
+from stream.device import OptionError
 from stream.outlet import BindError
 from stream.prompt import PromptError
 from stream.publish import Publisher
@@ -60,18 +61,20 @@ class Daemon:
         """Run to the end and return the process's exit code. Call it in the main thread."""
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, self._on_signal)
+        code = EXIT_OK
         try:
             self._start()
             self._watch()
-        except (BindError, SourceError, WeightsError, PromptError, ValueError) as error:
-            print(f"sam2-stream: {error}", file=sys.stderr)
-            code = EXIT_FAILURE if isinstance(error, (BindError, WeightsError)) else EXIT_CONFIG
-        except _ThreadDied as death:
-            log.error("%s", death)
+        except (BindError, WeightsError) as error:
+            code = _say(error, EXIT_FAILURE)
+        except (SourceError, PromptError, OptionError) as error:
+            code = _say(error, EXIT_CONFIG)
+        except Exception as error:
+            log.error("the daemon ends", exc_info=error)
             code = EXIT_FAILURE
-        else:
-            code = EXIT_OK
-        self._stop()
+        if self._stop():
+            logging.shutdown()
+            os._exit(code)  # a thread in a long computation cannot be stopped in any other way
         return code
 
     def stop(self) -> None:
@@ -101,33 +104,41 @@ class Daemon:
             self._check_threads()
         self._check_threads()
         for capture in self.captures:
-            capture.start()
+            if not self._stopping.is_set():
+                capture.start()
 
     def _watch(self) -> None:
         while not self._stopping.wait(WATCH_LIMIT_S):
             self._check_threads()
             if all(capture.finished.is_set() for capture in self.captures) and self._is_drained():
+                self._raise_source_error()
                 return
+
+    def _raise_source_error(self) -> None:
+        """A source that cannot be used leaves the other cameras alone; it is an error when nothing is left to do."""
+        for capture in self.captures:
+            if capture.error is not None:
+                raise capture.error
 
     def _is_drained(self) -> bool:
         return self.worker.is_idle and self.publisher.wait_drained(0.0)
 
     def _check_threads(self) -> None:
         """Raise what ended a thread that should be running."""
-        for thread in (self.publisher, self.worker, *self.captures):
-            if thread.error is not None:
-                raise thread.error
-        for name, thread in (("pub", self.publisher), ("gpu", self.worker)):
-            if not thread.is_alive():
-                raise _ThreadDied(f"the thread {name} ended without an error")
+        errors = [self.publisher.error, self.worker.error, *(capture.error for capture in self.captures)]
+        for error in errors:
+            if error is not None and not isinstance(error, SourceError):
+                raise error
+        assert self.publisher.is_alive() and self.worker.is_alive(), "a thread that has to live ended without an error"
 
-    def _stop(self) -> None:
-        """Stop in reverse; whoever is late is left behind, and the process ends all the same."""
+    def _stop(self) -> bool:
+        """Stop in reverse; True when a thread is late and was left behind."""
         deadline = time.monotonic() + STOP_LIMIT_S
         for capture in self.captures:
             capture.stop()
         self.worker.stop()
-        late = [capture.config.name for capture in self.captures if not _joined(capture, deadline)]
+        pairs = zip(self.feeds, self.captures, strict=True)
+        late = [f"cam:{feed.config.name}" for feed, capture in pairs if not _joined(capture, deadline)]
         if not _joined(self.worker, deadline - 0.5):
             late.append("gpu")
         self.publisher.stop()
@@ -135,10 +146,13 @@ class Daemon:
             late.append("pub")
         if late:
             log.warning("still busy after %g s and left behind: %s", STOP_LIMIT_S, ", ".join(late))
+        return bool(late)
 
 
-class _ThreadDied(Exception):
-    """A thread that has to live is gone."""
+def _say(error: Exception, code: int) -> int:
+    """One line for the person who started the daemon."""
+    print(f"sam2-stream: {error}", file=sys.stderr)
+    return code
 
 
 def _joined(thread: CaptureThread | GpuWorker | Publisher, deadline: float) -> bool:

@@ -1,24 +1,29 @@
 """Which device and number format to run on: names from a configuration to torch objects.
 
-Owns: the defaults. Any thread. Never: allocates on a device.
+Owns: the defaults, and `OptionError`. Any thread. Never: allocates on a device.
 """
 
 from __future__ import annotations
 
 import torch
 
+
+class OptionError(ValueError):
+    """An option that cannot work here; the text names it, its value and what was expected."""
+
+
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def resolve_device(name: str) -> torch.device:
-    """`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one. Raises ValueError."""
+    """`auto`, `cpu`, `cuda` or `cuda:N`; auto takes CUDA where there is one. Raises `OptionError`."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not name.startswith("cuda"):
-        raise ValueError(f"device is {name!r}; expected auto, cpu, cuda or cuda:N")
+        raise OptionError(f"device is {name!r}; expected auto, cpu, cuda or cuda:N")
     device = torch.device(name)
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(
+        raise OptionError(
             f"device is {name!r}, but torch {torch.__version__} finds no CUDA device; expected cpu or a working GPU"
         )
     return device
@@ -27,14 +32,14 @@ def resolve_device(name: str) -> torch.device:
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto`, `fp32`, `bf16` or `fp16`.
 
-    auto: fp16 on CUDA, bf16 on a CPU that multiplies it in hardware (AMX or AVX512-BF16), else fp32. Raises ValueError.
+    auto: fp16 on CUDA, bf16 on a CPU that multiplies it in hardware (AMX or AVX512-BF16), else fp32. Raises `OptionError`.
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else _cpu_dtype()
     if name not in _DTYPES:
-        raise ValueError(f"dtype is {name!r}; expected auto, {', '.join(_DTYPES)}")
+        raise OptionError(f"dtype is {name!r}; expected auto, {', '.join(_DTYPES)}")
     if _DTYPES[name] is torch.float16 and device.type == "cpu":
-        raise ValueError("dtype is 'fp16' on a CPU, where it is emulated; expected auto, fp32 or bf16")
+        raise OptionError("dtype is 'fp16' on a CPU, where it is emulated; expected auto, fp32 or bf16")
     return _DTYPES[name]
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from engines.eager import EagerEngine
 from engines.spec import MAX_FRAMES, Engine
 from engines.weights import build_model
-from stream.device import resolve_device, resolve_dtype
+from stream.device import OptionError, resolve_device, resolve_dtype
 from stream.frame import Masks
 from stream.memory import MemoryBank
 from stream.prompt import PromptError, check_inside, checked_prompt
@@ -57,10 +57,10 @@ def load_engine(
     """The programs of `"nano"` or of a SAM 2 model such as `"sam2.1-hiera-tiny"`, ready to run.
 
     `device`: auto, cpu, cuda, cuda:N. `dtype`: auto, fp32, bf16, fp16. `backend`: eager. Raises
-    `engines.weights.WeightsError` about the checkpoint, ValueError naming another argument and what was expected.
+    `engines.weights.WeightsError` about the checkpoint, `OptionError` naming another argument and what was expected.
     """
     if backend != "eager":
-        raise ValueError(f"backend is {backend!r}; expected 'eager'")
+        raise OptionError(f"backend is {backend!r}; expected 'eager'")
     where = resolve_device(device)
     kind = resolve_dtype(dtype, where)
     network = build_model(model, None if checkpoint is None else Path(checkpoint))
@@ -75,7 +75,7 @@ class Tracker:
         self.options = options or TrackerOptions()
         limit = engine.spec.num_memories
         if not 1 <= self.options.max_cond_frames <= limit:
-            raise ValueError(f"max_cond_frames is {self.options.max_cond_frames}; expected 1 to {limit}")
+            raise OptionError(f"max_cond_frames is {self.options.max_cond_frames}; expected 1 to {limit}")
         self._bank = MemoryBank(
             engine.spec, device=engine.device, dtype=engine.memory_dtype, max_cond=self.options.max_cond_frames
         )
