@@ -91,6 +91,8 @@ class Subscriber:
         frames: bool = False,
         timeout_s: float | None = 10.0,
     ) -> None:
+        for camera in cameras or ():
+            check_camera(camera)
         self.endpoint = endpoint
         self.timeout_s = timeout_s
         self.info: Info | None = None
@@ -100,7 +102,7 @@ class Subscriber:
         self._kinds = ("masks", "state", "frames") if frames else ("masks", "state")
         self._last: dict[str, Mark] = {}  # by topic: what was handed out last
         self._counts: dict[str, Counts] = {}
-        self._context = zmq.Context()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}  # by topic, in the order in which they are asked
         self._open(self._first_topics())
 
@@ -111,10 +113,9 @@ class Subscriber:
         self.close()
 
     def close(self) -> None:
-        """Close every socket; idempotent."""
+        """Close every socket; idempotent. The process's shared ZeroMQ context stays."""
         for topic in tuple(self._sockets):
             self._sockets.pop(topic).close()
-        self._context.term()
 
     # --- reading -----------------------------------------------------------------------------------------------------
 
@@ -270,6 +271,11 @@ class Subscriber:
             self.close()
             raise ValueError(f"endpoint {self.endpoint!r}, expected tcp://HOST:PORT or ipc://PATH") from exc
         return socket
+
+
+def check_camera(name: str) -> None:
+    if not wire.CAMERA_NAME.search(name):
+        raise ValueError(f"camera {name!r}, expected a name of 1 to 64 of A-Z a-z 0-9 _ . -")
 
 
 def mark(message: Message) -> Mark:

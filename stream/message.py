@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 import pathlib
+import re
 import time
 from typing import Annotated, Literal
 
@@ -23,7 +24,8 @@ VERSION = 1
 MAX_OBJECTS = 1024
 BOOT_ID = pathlib.Path("/proc/sys/kernel/random/boot_id")
 
-CameraName = Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_.-]{1,64}\Z")]
+CAMERA_NAME = re.compile(r"\A[A-Za-z0-9_.-]{1,64}\Z")
+CameraName = Annotated[str, Meta(pattern=CAMERA_NAME.pattern)]
 Text = Annotated[str, Meta(max_length=1024)]
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Time = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]

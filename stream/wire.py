@@ -79,6 +79,7 @@ import numpy as np
 from stream.frame import CameraState, Masks, Stamp
 from stream.mask_codec import MASK_ENCODINGS, MaskEncoder, MaskEncoding, Patch, WireError
 from stream.message import (
+    CAMERA_NAME,
     MAX_OBJECTS,
     VERSION,
     CameraInfo,
@@ -93,6 +94,7 @@ from stream.message import (
 )
 
 __all__ = [
+    "CAMERA_NAME",
     "MASK_ENCODINGS",
     "MAX_MESSAGE_BYTES",
     "VERSION",
