@@ -21,7 +21,10 @@ def resolve_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name != "cpu" and not name.startswith("cuda"):
         raise OptionError(f"device is {name!r}; expected auto, cpu, cuda or cuda:N")
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise OptionError(f"device is {name!r}; expected auto, cpu, cuda or cuda:N") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise OptionError(
             f"device is {name!r}, but torch {torch.__version__} finds no CUDA device; expected cpu or a working GPU"
@@ -32,7 +35,8 @@ def resolve_device(name: str) -> torch.device:
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     """`auto`, `fp32`, `bf16` or `fp16`.
 
-    auto: fp16 on CUDA, bf16 on a CPU that multiplies it in hardware (AMX or AVX512-BF16), else fp32. Raises `OptionError`.
+    auto: fp16 on CUDA, bf16 on a CPU that multiplies it in hardware (AMX or AVX512-BF16), else fp32.
+    Raises `OptionError`.
     """
     if name == "auto":
         return torch.float16 if device.type == "cuda" else _cpu_dtype()

@@ -32,6 +32,8 @@ def prepare_frames(images_hwc: Sequence[NDArray[np.uint8]], size: int, device: t
 
 def _resize(image_hwc: NDArray[np.uint8], size: int, device: torch.device) -> Tensor:
     """(1, 3, size, size) BGR; uint8 on CPU, float32 of whole numbers on CUDA."""
+    if not image_hwc.flags.writeable or min(image_hwc.strides) < 0:
+        image_hwc = image_hwc.copy()  # torch takes neither read-only nor mirrored arrays
     host = torch.from_numpy(image_hwc)
     if device.type == "cuda":
         host = host.pin_memory().to(device, non_blocking=True)

@@ -37,20 +37,23 @@ class Prompt:
     mask_hw: NDArray[np.bool_] | None
 
 
+def checked_id(object_id: int) -> int:
+    """A valid object id, or `PromptError`."""
+    is_whole = isinstance(object_id, (int, np.integer)) and not isinstance(object_id, bool)
+    if not is_whole or not 0 <= object_id <= MAX_OBJECT_ID:
+        raise PromptError(f"object id is {object_id!r}; expected a whole number from 0 to {MAX_OBJECT_ID}")
+    return int(object_id)
+
+
 def checked_prompt(
-    object_id: int,
     *,
     points: Sequence[tuple[float, float, int]],
     box: Sequence[float] | None,
     mask: NDArray[np.bool_] | None,
 ) -> Prompt:
     """A valid `Prompt`, or `PromptError`."""
-    if (
-        isinstance(object_id, bool)
-        or not isinstance(object_id, (int, np.integer))
-        or not 0 <= object_id <= MAX_OBJECT_ID
-    ):
-        raise PromptError(f"object id is {object_id!r}; expected a whole number from 0 to {MAX_OBJECT_ID}")
+    if not isinstance(points, (Sequence, np.ndarray)) or isinstance(points, str):
+        raise PromptError(f"the points are {points!r}; expected a list of (x, y, label)")
     if mask is not None and (len(points) or box is not None):
         raise PromptError("a mask was given together with points or a box; expected one or the other")
     if mask is None and not len(points) and box is None:
@@ -102,23 +105,33 @@ def points_in_model(
 
 
 def mask_in_model(mask_hw: NDArray[np.bool_], image_size: int) -> Tensor:
-    """The mask as float zeros and ones (1, image_size, image_size); resized as in `SAM2VideoPredictor.add_new_mask`."""
+    """The mask as float zeros and ones (1, image_size, image_size); resized as in `SAM2VideoPredictor.add_new_mask`.
+
+    A mask too small or thin for that, which officially vanishes, keeps the model pixels that it covers most.
+    """
     mask = torch.from_numpy(np.ascontiguousarray(mask_hw, dtype=np.float32))[None, None]
     if mask.shape[-2:] != (image_size, image_size):
         mask = F.interpolate(mask, size=(image_size, image_size), mode="bilinear", align_corners=False, antialias=True)
-        mask = (mask >= 0.5).float()
+        mask = (mask >= min(0.5, float(mask.max()))).float()
     return mask[0]
 
 
+def _is_numbers(values: object, count: int) -> bool:
+    """Whether this is a sequence of `count` finite numbers."""
+    if not isinstance(values, (Sequence, np.ndarray)) or len(values) != count:
+        return False
+    return all(isinstance(value, (int, float, np.number)) and math.isfinite(value) for value in values)
+
+
 def _checked_point(point: Sequence[float]) -> tuple[float, float, int]:
-    if len(point) != 3 or not all(math.isfinite(value) for value in point) or point[2] not in (0, 1):
-        raise PromptError(f"the point is {tuple(point)!r}; expected (x, y, label) with finite numbers and label 1 or 0")
+    if not _is_numbers(point, 3) or point[2] not in (0, 1):
+        raise PromptError(f"the point is {point!r}; expected (x, y, label) with finite numbers and label 1 or 0")
     return float(point[0]), float(point[1]), int(point[2])
 
 
 def _checked_box(box: Sequence[float]) -> tuple[float, float, float, float]:
-    if len(box) != 4 or not all(math.isfinite(value) for value in box) or not (box[0] < box[2] and box[1] < box[3]):
-        raise PromptError(f"the box is {tuple(box)!r}; expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
+    if not _is_numbers(box, 4) or not (box[0] < box[2] and box[1] < box[3]):
+        raise PromptError(f"the box is {box!r}; expected (x0, y0, x1, y1) with x0 < x1 and y0 < y1")
     return float(box[0]), float(box[1]), float(box[2]), float(box[3])
 
 
@@ -127,6 +140,8 @@ def _checked_mask(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
         raise PromptError(
             f"the mask is {getattr(mask, 'shape', type(mask).__name__)}; expected an array (height, width)"
         )
+    if mask.dtype.kind not in "bui" and not (mask.dtype.kind == "f" and np.isfinite(mask).all()):
+        raise PromptError(f"the mask is not made of numbers ({mask.dtype}); expected bool, or finite numbers")
     result = mask.astype(np.bool_)
     if not result.any():
         raise PromptError("the mask has no pixel set; expected at least one")

@@ -23,12 +23,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engines.eager import EagerEngine
-from engines.spec import MAX_FRAMES, Engine
+from engines.spec import Engine
 from engines.weights import build_model
 from stream.device import OptionError, resolve_device, resolve_dtype
 from stream.frame import Masks
 from stream.memory import MemoryBank
-from stream.prompt import PromptError, check_inside, checked_prompt
+from stream.prompt import PromptError, check_inside, checked_id, checked_prompt
 from stream.readout import read_out
 from stream.turn import ResultBuffer, TrackedObject, Turn
 from stream.verdict import PendingMasks
@@ -121,13 +121,14 @@ class Tracker:
         """Prompt an object on the next frame, without regard to its memory; an unknown id is a new object.
 
         Give points (x, y, label), a box (x0, y0, x1, y1), both, or a mask (height, width), in pixels of that frame.
+        It replaces what was asked for this object since the last frame.
         Raises `PromptError`.
         """
-        prompt = checked_prompt(object_id, points=points, box=box, mask=mask)
-        key = (camera, object_id)
+        key = (camera, checked_id(object_id))
+        prompt = checked_prompt(points=points, box=box, mask=mask)
         if key not in self._objects:
-            self._objects[key] = TrackedObject(camera, object_id, self._bank.acquire())
-        self._objects[key].added = prompt
+            self._objects[key] = TrackedObject(*key, self._bank.acquire())
+        self._objects[key].added, self._objects[key].refined = prompt, None
 
     def refine(
         self,
@@ -138,11 +139,12 @@ class Tracker:
         mask: NDArray[np.bool_] | None = None,
         camera: str = "",
     ) -> None:
-        """Correct a tracked object on the next frame; arguments as for `add`.
+        """Correct an object on the next frame, starting from its mask there; arguments as for `add`.
 
+        It replaces an earlier correction for the same frame, and corrects an `add` for the same frame.
         Raises `PromptError`, also for an unknown id.
         """
-        self._find(object_id, camera).refined = checked_prompt(object_id, points=points, box=box, mask=mask)
+        self._find(object_id, camera).refined = checked_prompt(points=points, box=box, mask=mask)
 
     def remove(self, object_id: int, *, camera: str = "") -> None:
         """Forget an object. Raises `PromptError` for an unknown id."""
@@ -150,10 +152,9 @@ class Tracker:
 
     def rename(self, object_id: int, new_id: int, *, camera: str = "") -> None:
         """Give an object another id; its memory stays. Raises `PromptError` for an unknown id or one in use."""
-        item = self._find(object_id, camera)
+        item, new_id = self._find(object_id, camera), checked_id(new_id)
         if (camera, new_id) in self._objects:
             raise PromptError(f"object id {new_id} is in use; expected an id that no object has")
-        checked_prompt(new_id, points=((0.0, 0.0, 1),), box=None, mask=None)
         item.object_id = new_id
         self._objects = {(entry.camera, entry.object_id): entry for entry in self._objects.values()}
 
@@ -184,8 +185,9 @@ class Tracker:
         cameras_in_use = {item.camera for item in self._objects.values()}
         busy = [camera for camera in images if camera in cameras_in_use]
         pending = {camera: PendingMasks.nothing(*images[camera].shape[:2]) for camera in images}
-        for start in range(0, len(busy), MAX_FRAMES):
-            part = busy[start : start + MAX_FRAMES]
+        most = self.engine.frame_buckets[-1]
+        for start in range(0, len(busy), most):
+            part = busy[start : start + most]
             pending |= self._turn({camera: images[camera] for camera in part}, times_ns)
         return pending
 
@@ -227,7 +229,7 @@ class Tracker:
         self._bank.release(item.row)
 
     def _find(self, object_id: int, camera: str) -> TrackedObject:
-        item = self._objects.get((camera, object_id))
+        item = self._objects.get((camera, checked_id(object_id)))
         if item is None:
             known = ", ".join(map(str, self.object_ids(camera))) or "none"
             raise PromptError(f"there is no object {object_id!r}; known ids: {known}")

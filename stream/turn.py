@@ -4,8 +4,8 @@ Owns: which program runs when, and where its results go. Lives within one call o
 Never: outlives the call, waits for the device, or decides which frames are taken.
 
 Order: encode the frames; follow every object that has no new prompt, in batches of rows with equally long memories;
-correct those that are being refined, on the same conditioned features; decode newly prompted ones without memory; let
-every row grow a frame older.
+correct those that are being refined, on the same conditioned features; decode newly prompted ones without memory (and
+correct those that were refined before their first frame); let every row grow a frame older.
 """
 
 from __future__ import annotations
@@ -107,11 +107,12 @@ class Turn:
         return self.engine.encode(pixels)
 
     def _groups(self, objects: Sequence[TrackedObject]) -> list[list[TrackedObject]]:
-        """Rows with equally long memories share a batch of at most `MAX_ROWS`; full banks are one such group."""
+        """Rows with equally long memories share a batch, if the engine takes so many; full banks are one such group."""
+        most = self.engine.row_buckets[-1]
         by_lengths: dict[tuple[int, int], list[TrackedObject]] = {}
         for item in objects:
             by_lengths.setdefault(self.bank.lengths(item.row), []).append(item)
-        return [group[i : i + MAX_ROWS] for group in by_lengths.values() for i in range(0, len(group), MAX_ROWS)]
+        return [group[i : i + most] for group in by_lengths.values() for i in range(0, len(group), most)]
 
     def _follow(self, group: Sequence[TrackedObject]) -> tuple[Tensor, Segmentation]:
         rows = [item.row for item in group]
@@ -137,6 +138,9 @@ class Turn:
         assert item.added is not None, "only called for objects that were added"
         found = self._decode(item, item.added, None, logits_1hw=None)
         self.bank.write_prompted(item.row, found)
+        if item.refined is not None:
+            found = self._decode(item, item.refined, None, logits_1hw=found.logits_bhw)
+            self.bank.write_prompted(item.row, found)
         item.added = item.refined = None
 
     def _decode(
