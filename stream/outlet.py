@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import zmq
 
 RESEND_NS = 100_000_000
-MIN_QUEUED = 256  # messages per subscriber
+MIN_QUEUED = 1000  # messages per subscriber
 TOPICS_PER_CAMERA = 3
 MAX_INBOUND_BYTES = 1024  # a subscription is a short topic
 MAX_INBOUND_A_TURN = 1000

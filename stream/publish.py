@@ -4,7 +4,8 @@ Owns: the outlet (socket), the mask codec and the JPEG encoder; all three are ma
 Thread: `pub` runs the loop; any thread may call `put_*`, `wants_frames` and `wait_drained`. Never: makes a putting
 thread wait, or waits for a subscriber; the only thing that it waits for is the device's copy of a delivery.
 
-Loses: see `stream.mailbox` (newest masks per camera) and `stream.outlet` (a subscriber whose queue is full).
+Loses: see `stream.mailbox` (newest masks per camera) and `stream.outlet` (a subscriber whose queue is full); of
+pictures that wait for the JPEG encoder, all but the newest of each camera.
 """
 
 from __future__ import annotations
@@ -57,12 +58,13 @@ class Publisher:
         self._info = info or wire.Info()
         self._mailbox = Mailbox()
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pub")
+        self._thread = threading.Thread(target=self._run, name="pub", daemon=True)
         self._outlet: Outlet | None = None
         self._run_id = 0
         self._serials: dict[str, int] = {}  # by topic; never restarts within a run
         self._last: dict[str, Stamp] = {}  # by camera
         self._frame_due_ns: dict[str, int] = {}  # by camera
+        self._pictured: dict[str, tuple[Delivery, wire.MasksMessage]] = {}  # by camera: waits for the JPEG encoder
 
     def start(self) -> None:
         self._thread.start()
@@ -137,35 +139,42 @@ class Publisher:
             self.ready.set()
             while not self._stopping.is_set():
                 self.num_loops += 1
-                outlet.wait(IDLE_LIMIT_MS)
+                outlet.wait(0.0 if self._pictured else IDLE_LIMIT_MS)
                 outlet.serve()
                 self._publish(outlet, self._mailbox.take())
+                self._send_frame(outlet)
             self._publish(outlet, self._mailbox.take())
         finally:
             self._outlet = None
+            for delivery, _ in self._pictured.values():
+                delivery.release()
             outlet.close()
 
     def _publish(self, outlet: Outlet, batch: Batch) -> None:
-        if batch.info is not None:
-            self._send_info(outlet, batch.info)
-        for state in batch.states:
-            serial = self._next_serial(f"state/{state.camera}")
-            outlet.send(wire.encode(wire.state_of(state, run=self._run_id, serial=serial)), kept=True)
         waiting = list(batch.deliveries)
-        pictured: list[tuple[Delivery, wire.MasksMessage]] = []
         try:
+            if batch.info is not None:
+                self._send_info(outlet, batch.info)
+            for state in batch.states:
+                serial = self._next_serial(f"state/{state.camera}")
+                outlet.send(wire.encode(wire.state_of(state, run=self._run_id, serial=serial)), kept=True)
             while waiting:
                 message = self._send_masks(outlet, waiting[0])
-                if self.wants_frames(message.camera) and waiting[0].picture_hwc is not None:
-                    pictured.append((waiting.pop(0), message))
-                else:
-                    waiting.pop(0).release()
-            while pictured:
-                self._send_frame(outlet, *pictured[0])
-                pictured.pop(0)[0].release()
+                self._keep_picture(waiting.pop(0), message)
         finally:
-            for delivery in (*waiting, *(pair[0] for pair in pictured)):
+            for delivery in waiting:
                 delivery.release()
+
+    def _keep_picture(self, delivery: Delivery, message: wire.MasksMessage) -> None:
+        """Hold the delivery while its picture waits to be encoded, or release it; per camera the newest waits."""
+        if delivery.picture_hwc is None or not self.wants_frames(message.camera):
+            delivery.release()
+            return
+        due_ns = self._frame_due_ns.get(message.camera, 0) + int(1e9 / self._frames_fps)
+        self._frame_due_ns[message.camera] = max(due_ns, time.monotonic_ns())
+        if message.camera in self._pictured:
+            self._pictured.pop(message.camera)[0].release()
+        self._pictured[message.camera] = (delivery, message)
 
     def _send_masks(self, outlet: Outlet, delivery: Delivery) -> wire.MasksMessage:
         stamp = delivery.stamp
@@ -188,17 +197,22 @@ class Publisher:
         self.num_published += 1
         return message
 
-    def _send_frame(self, outlet: Outlet, delivery: Delivery, message: wire.MasksMessage) -> None:
+    def _send_frame(self, outlet: Outlet) -> None:
+        """Encode and send one waiting picture: a JPEG takes milliseconds, and masks go first."""
+        if not self._pictured:
+            return
+        camera = next(iter(self._pictured))
+        delivery, message = self._pictured[camera]
         picture_hwc = delivery.picture_hwc
         assert picture_hwc is not None, "a picture must stay leased until its delivery is released"
         is_encoded, data = cv2.imencode(".jpg", picture_hwc, self._jpeg)
         assert is_encoded, f"OpenCV refused to encode a picture of shape {picture_hwc.shape} as JPEG"
+        del self._pictured[camera]
+        delivery.release()
         fields = wire.picture_fields(delivery.stamp, message, inferred_ns=message.inferred_ns)
-        serial = self._next_serial(f"frames/{message.camera}")
+        serial = self._next_serial(f"frames/{camera}")
         frame = wire.FrameMessage(run=self._run_id, serial=serial, encoding="jpeg", data=data.tobytes(), **fields)
         outlet.send(wire.encode(frame))
-        due_ns = self._frame_due_ns.get(message.camera, 0) + int(1e9 / self._frames_fps)
-        self._frame_due_ns[message.camera] = max(due_ns, time.monotonic_ns())
 
     def _next_serial(self, topic: str) -> int:
         self._serials[topic] = self._serials.get(topic, 0) + 1

@@ -183,6 +183,19 @@ def test_a_typical_object_in_full_hd_takes_less_than_2_kb(encoding: wire.MaskEnc
     assert len(wire.encode(message_of(blob_hw[None], encoding))) < 2048
 
 
+def test_dirty_padding_from_another_sender_does_not_become_pixels() -> None:
+    rows_hb = np.full((20, 5), 0xFF, np.uint8)
+    payload = changed(
+        "masks_bits", mask__width=36, object__box=[8, 5, 44, 25], mask__data=zstandard.compress(rows_hb.tobytes())
+    )
+    message = wire.decode(payload)
+    assert isinstance(message, wire.MasksMessage)
+    full_hw = np.zeros((40, 61), bool)
+    full_hw[5:25, 8:44] = True
+    np.testing.assert_array_equal(message.mask(7), full_hw)
+    np.testing.assert_array_equal(message.masks().packed_nhb[0], np.packbits(full_hw, axis=1))
+
+
 def test_encoding_none_sends_no_mask_and_says_so_when_asked() -> None:
     message = wire.decode(golden("masks_none"))
     assert isinstance(message, wire.MasksMessage)
