@@ -65,7 +65,7 @@ class Patch(msgspec.Struct, frozen=True, kw_only=True):
     def rows_hb(self) -> Bytes:
         """The patch as packed rows of shape (height, ceil(width / 8)); padding bits are zero."""
         if self.encoding == "coco_rle":
-            return np.packbits(self.bits_hw(), axis=1)
+            return np.packbits(np.ascontiguousarray(self.bits_hw()), axis=1)
         num_bytes_row = (self.width + 7) // 8
         rows_hb = np.frombuffer(decompress(self.data, self.height * num_bytes_row), np.uint8)
         rows_hb = rows_hb.reshape(self.height, num_bytes_row).copy()
@@ -119,12 +119,13 @@ class MaskEncoder:
 
 def encode_coco_rle(crop_hb: Bytes, *, offset_xy: tuple[int, int], height: int, width: int) -> bytes:
     """The COCO run-length string of a frame that is zero outside a packed crop placed at `offset_xy`."""
-    num_columns = min(crop_hb.shape[1] * 8, width - offset_xy[0])
-    columns_wh = np.zeros((num_columns, crop_hb.shape[0] + 2), np.int8)  # a zero above and below closes a column's runs
-    columns_wh[:, 1:-1] = np.unpackbits(crop_hb, axis=1, count=num_columns).T
-    steps_wh = np.diff(columns_wh, axis=1)
-    starts = _positions(steps_wh == 1, offset_xy, height)
-    ends = _positions(steps_wh == -1, offset_xy, height)
+    num_rows, num_columns = crop_hb.shape[0], min(crop_hb.shape[1] * 8, width - offset_xy[0])
+    flat = np.zeros(1 + num_columns * (num_rows + 1), np.uint8)  # a zero below closes every column's last run
+    columns_wh = flat[1:].reshape(num_columns, num_rows + 1)
+    columns_wh[:, :-1] = np.unpackbits(crop_hb, axis=1, count=num_columns).T
+    columns, rows = np.divmod(np.flatnonzero(flat[1:] != flat[:-1]), num_rows + 1)
+    positions = (columns + offset_xy[0]) * height + rows + offset_xy[1]
+    starts, ends = positions[0::2], positions[1::2]
     joined = ends[:-1] == starts[1:]  # a column full to the bottom and the next one from the top are one run
     edges = np.empty((starts.size - int(joined.sum()), 2), np.int64)
     edges[:, 0] = np.delete(starts, 1 + np.flatnonzero(joined))
@@ -133,11 +134,6 @@ def encode_coco_rle(crop_hb: Bytes, *, offset_xy: tuple[int, int], height: int, 
     if edges.size and edges[-1, 1] == height * width:
         counts = counts[:-1]  # nothing follows the last run of ones
     return _write_counts(counts)
-
-
-def _positions(edges_wh: Bools, offset_xy: tuple[int, int], height: int) -> NDArray[np.int64]:
-    columns, rows = np.nonzero(edges_wh)
-    return ((columns + offset_xy[0]) * height + rows + offset_xy[1]).astype(np.int64)
 
 
 def _write_counts(counts: NDArray[np.int64]) -> bytes:
@@ -164,7 +160,7 @@ def decode_coco_rle(data: bytes, *, height: int, width: int) -> Bools:
     if counts.sum() != height * width:
         raise WireError(f"coco_rle runs cover {counts.sum()} pixels, expected {height} x {width} = {height * width}")
     values = np.arange(counts.size) % 2 == 1
-    return np.ascontiguousarray(np.repeat(values, counts).reshape(width, height).T)
+    return np.repeat(values, counts).reshape(width, height).T
 
 
 def _read_counts(data: bytes) -> NDArray[np.int64]:
