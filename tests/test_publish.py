@@ -210,6 +210,42 @@ def test_pictures_are_wanted_and_sent_only_while_somebody_subscribes() -> None:
     assert np.abs(image_hwc.astype(int) - picture(80)).mean() < 4
 
 
+def test_pictures_go_on_when_one_of_two_viewers_leaves() -> None:
+    with publishing() as publisher, raw_reader(publisher.endpoints[0], b"frames/cam1\0"):
+        with raw_reader(publisher.endpoints[0], b"info\0", b"frames/cam1\0") as second:
+            joined(publisher, second)
+        threading.Event().wait(0.3)
+        assert publisher.is_watched("cam1")
+
+
+def test_masks_do_not_wait_for_the_pictures_of_other_cameras() -> None:
+    image_hwc = np.random.default_rng(0).integers(0, 255, (2160, 3840, 3), np.uint8)  # noise: slow to encode
+    cameras = [f"cam{index}" for index in range(6)]
+    with (
+        publishing(frames_fps=1000.0) as publisher,
+        raw_reader(publisher.endpoints[0], b"info\0", b"masks/", b"frames/") as reader,
+    ):
+        joined(publisher, reader)
+        deliveries = [FakeDelivery(camera, 0, picture_hwc=image_hwc) for camera in cameras]
+        for delivery in deliveries:
+            publisher.put_masks(delivery)
+        assert publisher.wait_drained(10)
+        publisher.put_masks(FakeDelivery("urgent", 0))
+        topics = []
+        while sum(topic.startswith("frames/") for topic in topics) < len(cameras):
+            topics.append(read(reader).topic)
+        wait_for(lambda: all(delivery.num_released == 1 for delivery in deliveries))
+    assert sum(topic.startswith("frames/") for topic in topics[: topics.index("masks/urgent")]) <= 2, topics
+
+
+def test_a_publisher_that_was_never_started_stops_quietly() -> None:
+    publisher = Publisher()
+    publisher.put_masks(FakeDelivery("cam1", 0))
+    publisher.stop()
+    publisher.join(1)
+    assert not publisher.is_alive()
+
+
 def test_pictures_keep_to_their_rate() -> None:
     with publishing(frames_fps=20.0) as publisher, raw_reader(publisher.endpoints[0], b"frames/") as reader:
         wait_for(lambda: publisher.is_watched("cam1"))
