@@ -67,10 +67,10 @@ def protect(server, factory, user: str, password: str) -> None:
     """Basic authentication for one user."""
     auth = GstRtspServer.RTSPAuth()
     token = GstRtspServer.RTSPToken()
-    token.set_string("media.factory.role", user)
+    token.set_string("media.factory.role", "viewer")
     auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
     server.set_auth(auth)
-    role = f'"{user}", media.factory.access=(boolean)true, media.factory.construct=(boolean)true'
+    role = "viewer, media.factory.access=(boolean)true, media.factory.construct=(boolean)true"
     factory.add_role_from_structure(Gst.Structure.from_string(role)[0])
 
 

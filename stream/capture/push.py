@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 MAX_PIXELS = 7680 * 4320
 MAX_HEADER_BYTES = 1024
+MAX_INT = 2**63 - 1
 POLL_MS = 100
 NUM_WAITING = 2
 MAX_SENDER_GAP = 10_000  # a longer one is another sender, or one that started anew
@@ -59,9 +60,9 @@ class PushHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     encoding: Literal["raw_bgr", "jpeg"]
     height: Annotated[int, Meta(ge=1, le=65535)]
     width: Annotated[int, Meta(ge=1, le=65535)]
-    utc_ns: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    utc_ns: Annotated[int, Meta(ge=0, le=MAX_INT)] = 0
     frame_id: Annotated[str, Meta(max_length=128)] = ""
-    seq: Annotated[int, Meta(ge=0, lt=2**63)] = 0
+    seq: Annotated[int, Meta(ge=0, le=MAX_INT)] = 0
 
 
 class PushError(ValueError):

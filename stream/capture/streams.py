@@ -48,7 +48,7 @@ class NetworkStream:
         with interruptible(stop), open_video(url, shown, options=self._options) as (container, stream):
             decoder = PictureDecoder(stream, low_delay=True)
             comes_late = self._is_rtsp and stream.codec_context.name in _PARSED
-            begun: Arrival | None = None
+            begun = Arrival.now() if comes_late else None
             for packet in container.demux(stream):
                 now = Arrival.now()
                 if stop.is_set():
@@ -56,3 +56,4 @@ class NetworkStream:
                 if packet.size:
                     yield from decoder.decode(packet, begun if begun is not None else now)
                 begun = now if comes_late else None
+            yield from decoder.flush()
