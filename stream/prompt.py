@@ -112,7 +112,8 @@ def mask_in_model(mask_hw: NDArray[np.bool_], image_size: int) -> Tensor:
     mask = torch.from_numpy(np.ascontiguousarray(mask_hw, dtype=np.float32))[None, None]
     if mask.shape[-2:] != (image_size, image_size):
         mask = F.interpolate(mask, size=(image_size, image_size), mode="bilinear", align_corners=False, antialias=True)
-        mask = (mask >= min(0.5, float(mask.max()))).float()
+        most = float(mask.max())
+        mask = (mask >= (0.5 if most >= 0.5 else 0.9 * most)).float()
     return mask[0]
 
 

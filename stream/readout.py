@@ -86,6 +86,11 @@ def _pack(masks_nhw: Tensor) -> Tensor:
     """Eight pixels a byte, most significant bit first."""
     if masks_nhw.device.type == "cpu":
         return torch.from_numpy(np.packbits(masks_nhw.numpy(), axis=2))
+    return _pack_on_device(masks_nhw)
+
+
+def _pack_on_device(masks_nhw: Tensor) -> Tensor:
+    """`np.packbits` without leaving the device."""
     padded = F.pad(masks_nhw.to(torch.uint8), (0, -masks_nhw.shape[2] % 8))
     weights = torch.tensor(_BIT_WEIGHTS, dtype=torch.uint8, device=masks_nhw.device)
     grouped = padded.view(*padded.shape[:2], -1, 8)

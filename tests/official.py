@@ -137,3 +137,21 @@ def _note(record: Record, state: dict[str, Any], time: int, full: torch.Tensor) 
     record.logits.append(logits)
     record.scores.append(scores)
     record.full.append(masks)
+
+
+def iou_between(one_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_]) -> float:
+    """Two empty masks agree."""
+    union = (one_hw | other_hw).sum()
+    return float((one_hw & other_hw).sum() / union) if union else 1.0
+
+
+def real_clip(count: int) -> tuple[list[NDArray[np.uint8]], tuple[float, float]]:
+    """Pictures of a real clip where it lies beside the repository, else of a generated one; a point on an object."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "clips" / "coffee.mp4"
+    if not path.exists():
+        clip = SyntheticClip(ClipSpec(seed=11, num_frames=count, height=360, width=480))
+        return [clip.frame(index) for index in range(count)], clip.click(0)
+    video = cv2.VideoCapture(str(path))
+    frames = [video.read()[1] for _ in range(count)]
+    video.release()
+    return frames, (875.0, 515.0)
