@@ -27,6 +27,8 @@ class Plan:
     """Given on frame 0."""
     num_unlearned: int = 0
     """So many frames at the start run without gradients and without loss, so that late frames are learned cheaply."""
+    num_learned: int | None = None
+    """So many frames then teach; None: all that are left."""
     corrected_frame: int | None = None
     """Here a second decode gets one more click, in the middle of the largest error."""
     mask_frame: int | None = None
@@ -104,7 +106,7 @@ class ClipRunner:
         """Of every learned frame, (N,)."""
 
     def run(self, truth_nthw: torch.Tensor, plan: Plan) -> torch.Tensor:
-        """Prompt frame 0, track the rest; returns the mean loss of the learned frames."""
+        """Prompt frame 0, then track; returns the mean loss of the learned frames."""
         with ExitStack() as stack:
             if plan.num_unlearned:
                 # A cast made without gradients must not be found in autocast's cache later.
@@ -113,7 +115,9 @@ class ClipRunner:
                 self._run_frames(range(plan.num_unlearned), truth_nthw, plan)
         self.losses.clear()
         self.ious.clear()
-        self._run_frames(range(plan.num_unlearned, truth_nthw.shape[1]), truth_nthw, plan)
+        num_left = truth_nthw.shape[1] - plan.num_unlearned
+        num_learned = num_left if plan.num_learned is None else min(plan.num_learned, num_left)
+        self._run_frames(range(plan.num_unlearned, plan.num_unlearned + num_learned), truth_nthw, plan)
         return torch.stack(self.losses).mean()
 
     def _run_frames(self, times: range, truth_nthw: torch.Tensor, plan: Plan) -> None:
