@@ -19,7 +19,7 @@ from stream.capture import BackOff, SourceError, check_source
 from stream.capture.address import Kind, parse_source, redact, url_for_ffmpeg
 from stream.capture.pacer import Pacer
 from stream.capture.webcam import driver_time
-from stream.config import CameraConfig
+from stream.config import CameraConfig, PromptFlags, config_from_flags
 from stream.frame import CameraCondition, CameraState, ClockSource
 from tests.capture_rig import Rig, capture
 from tests.clips import H264_WITH_B_FRAMES, numbered_picture, write_audio, write_video
@@ -192,6 +192,8 @@ def test_pictures_of_a_folder_come_in_natural_order(tmp_path: Path) -> None:
 
 
 def test_a_folder_plays_at_its_rate(tmp_path: Path) -> None:
+    given = config_from_flags(f"{tmp_path}?fps=25", PromptFlags(), options={})
+    assert given.cameras[0].source == f"{tmp_path}?fps=25", "the command line lets the rate pass"
     for number in range(10):
         cv2.imwrite(str(tmp_path / f"{number}.png"), numbered_picture(number))
     with capture(f"{tmp_path}?fps=25") as rig:

@@ -97,7 +97,7 @@ def source(value: object, place: Place) -> str:
     if value.isdecimal() or value.startswith("/dev/"):
         return value
     path = place.folder / value
-    if not path.exists():
+    if not path.exists() and not (place.folder / value.partition("?")[0]).is_dir():  # folder?fps=10
         place.refuse(value, f"an existing file or folder, a webcam (0, /dev/video0) or a URL ({path} is none)")
     return str(path)
 
