@@ -1,0 +1,56 @@
+"""An engine without a model, in place of a GPU: right shapes, no arithmetic worth mentioning."""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+from engines.spec import (
+    FRAME_BUCKETS,
+    ROW_BUCKETS,
+    FrameFeatures,
+    MemoryRead,
+    ModelSpec,
+    PointPrompt,
+    Segmentation,
+)
+
+
+class FakeEngine:
+    """Every object is visible and fills the picture. `batches` lists (frames, rows) of each track call.
+
+    While `gate` is clear, `encode` waits: a slow device.
+    """
+
+    def __init__(self) -> None:
+        self.spec = ModelSpec("fake", image_size=64, hidden_dim=32, memory_dim=8, num_memories=7, max_pointers=16)
+        self.device = torch.device("cpu")
+        self.dtype = self.memory_dtype = torch.float32
+        self.row_buckets, self.frame_buckets = ROW_BUCKETS, FRAME_BUCKETS
+        self.gate = threading.Event()
+        self.gate.set()
+        self.encoded: list[int] = []
+        self.tracked: list[int] = []
+
+    def encode(self, frames_f3hw: Tensor) -> FrameFeatures:
+        assert self.gate.wait(30)
+        self.encoded.append(frames_f3hw.shape[0])
+        count = frames_f3hw.shape[0]
+        return FrameFeatures(torch.zeros(count, 32, 4, 4), torch.zeros(count, 4, 16, 16), torch.zeros(count, 8, 8, 8))
+
+    def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
+        rows = row_frame_b.shape[0]
+        self.tracked.append(rows)
+        return self._segment(rows), torch.zeros(rows, 32, 4, 4)
+
+    def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
+        return self._segment(1)
+
+    def prompt_mask(self, frame: FrameFeatures, mask_bhw: Tensor) -> Segmentation:
+        return self._segment(1)
+
+    def _segment(self, rows: int) -> Segmentation:
+        ones = torch.ones(rows)
+        return Segmentation(torch.ones(rows, 16, 16), ones, ones, torch.zeros(rows, 32), torch.zeros(rows, 16, 8))
