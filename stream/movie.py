@@ -14,6 +14,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+# OpenCV before PyAV: its windows hang for ever once PyAV's own copy of libxcb is loaded (PyAV issue 978).
+import cv2  # noqa: F401
+
+# isort: split
 import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation

@@ -219,6 +219,13 @@ def test_torchvision_is_never_imported(path: Path) -> None:
     assert not re.search(r"^\s*(import|from) torchvision\b", path.read_text(encoding="utf-8"), re.MULTILINE)
 
 
+def test_opencv_is_loaded_before_pyav() -> None:
+    """In the other order an OpenCV window hangs: both bring their own libxcb."""
+    for room in ("stream.capture", "stream.movie"):
+        ours = [target for target in top_imports(room) if target == "cv2" or below(target, "av", "stream")]
+        assert ours[0] == "cv2", f"{room} must import cv2 before {ours[0]}"
+
+
 def closure(name: str) -> set[str]:
     """Everything that importing a module loads, as far as our own sources tell."""
     found, waiting = set(), [name]

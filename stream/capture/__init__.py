@@ -5,6 +5,9 @@ kind: `files`, `images`, `streams` (RTSP, HTTP), `webcam`, `testsrc`, `push`. No
 Never: touches a tensor, a mask or a subscriber.
 """
 
+# OpenCV before PyAV: its windows hang for ever once PyAV's own copy of libxcb is loaded (PyAV issue 978).
+import cv2  # noqa: F401
+
 from stream.capture.backoff import BackOff
 from stream.capture.picture import Arrival, Loss, Picture, Source, SourceError
 from stream.capture.sources import check_source, open_source

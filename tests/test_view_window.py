@@ -1,0 +1,67 @@
+"""The window, on a virtual display: it shows the overlay, and ends with q, with Esc and at INT."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from deliveries import publishing, wait_for
+from test_view import feeding
+
+from stream.overlay import colour_of
+
+
+@pytest.fixture
+def display(needs_apt: Callable[..., None]) -> Iterator[dict[str, str]]:
+    """The environment of a virtual screen of 800 x 600."""
+    needs_apt("xvfb", "xdotool", "x11-apps")
+    reader, writer = os.pipe()
+    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
+    with subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL) as server:
+        os.close(writer)
+        try:
+            with os.fdopen(reader) as numbers:
+                number = numbers.readline().strip()
+            yield {**os.environ, "DISPLAY": f":{number}", "QT_LOGGING_RULES": "*=false"}
+        finally:
+            server.terminate()
+
+
+def windows(display: dict[str, str]) -> list[str]:
+    command = ["xdotool", "search", "--onlyvisible", "--name", "sam2-stream"]
+    return subprocess.run(command, env=display, capture_output=True, text=True, check=False).stdout.split()
+
+
+def screenshot(display: dict[str, str]) -> np.ndarray:
+    """What is on the screen, BGR."""
+    dump = subprocess.run(["xwd", "-root", "-silent"], env=display, capture_output=True, check=True).stdout
+    header = np.frombuffer(dump[:100], ">u4")
+    start = int(header[0]) + int(header[19]) * 12  # behind the header and its colour map
+    rows = np.frombuffer(dump, np.uint8, int(header[5]) * int(header[12]), start)
+    return rows.reshape(int(header[5]), -1, 4)[:, : int(header[4]), :3]
+
+
+@pytest.mark.parametrize("how", ["q", "Escape", "INT"])
+def test_the_window_shows_the_overlay_and_ends_when_told(display: dict[str, str], how: str) -> None:
+    colour = np.array(colour_of(1))
+    with publishing(frames_fps=100.0) as publisher, feeding(publisher):
+        command = [sys.executable, "-m", "stream.cli", "view", publisher.endpoints[0]]
+        with subprocess.Popen(command, env=display, stderr=subprocess.PIPE, text=True) as process:
+            try:
+                wait_for(lambda: windows(display), 60)
+                is_plate = lambda: (np.abs(screenshot(display) - colour).sum(axis=2) < 12).sum() > 100  # noqa: E731
+                wait_for(is_plate, 30)
+                (window,) = windows(display)
+                act = ["key", "--window", window, "q"] if how == "key" else ["windowquit", window]
+                subprocess.run(["xdotool", *act], env=display, check=True)
+                _, err = process.communicate(timeout=20)
+            finally:
+                process.kill()
+    assert process.returncode == 0, err
+    assert not re.search("Traceback|rror", err)
