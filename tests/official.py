@@ -58,7 +58,8 @@ def lifted_network(model: str, seed: int, *, score_bias: float = 3.0, score_gain
     head = network.sam_mask_decoder.pred_obj_score_head.layers[-1]
     with torch.no_grad():
         network.maskmem_tpos_enc.mul_(20)
-        network.obj_ptr_tpos_proj.weight.mul_(20)
+        if network.proj_tpos_enc_in_obj_ptrs:  # SAM 2.1
+            network.obj_ptr_tpos_proj.weight.mul_(20)
         head.weight.mul_(score_gain)
         head.bias.mul_(score_gain).add_(score_bias)
     return network

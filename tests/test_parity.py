@@ -175,6 +175,29 @@ def test_tiny_at_1024_equals_official(tmp_path: Path) -> None:
     assert_parity(official, run_ours(make_engine("sam2.1-hiera-tiny", network), scenario))
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(
+    "model",
+    ["sam2-hiera-tiny", "sam2.1-hiera-small", "sam2.1-hiera-base-plus", "sam2.1-hiera-large", "sam2-hiera-large"],
+)
+def test_every_size_equals_official(model: str, tmp_path: Path) -> None:
+    network = lifted_network(model, seed=1)
+    scenario = make_scenario("two objects", tmp_path, network.image_size, 4)
+    official = run_official(official_predictor(model, network), scenario)
+    assert_parity(official, run_ours(make_engine(model, network), scenario))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("name", ["second object", "refined", "mask"])
+def test_more_of_tiny_at_1024_equals_official(name: str, tmp_path: Path) -> None:
+    network = lifted_network("sam2.1-hiera-tiny", seed=2)
+    scenario = make_scenario(name, tmp_path, network.image_size, 9)
+    official = run_official(official_predictor("sam2.1-hiera-tiny", network), scenario)
+    assert_parity(official, run_ours(make_engine("sam2.1-hiera-tiny", network), scenario))
+
+
 class MutantEngine(EagerEngine):
     """An engine with one fault."""
 
