@@ -58,8 +58,10 @@ def test_the_window_shows_the_overlay_and_ends_when_told(display: dict[str, str]
                 is_plate = lambda: (np.abs(screenshot(display) - colour).sum(axis=2) < 12).sum() > 100  # noqa: E731
                 wait_for(is_plate, 30)
                 (window,) = windows(display)
-                act = ["key", "--window", window, "q"] if how == "key" else ["windowquit", window]
-                subprocess.run(["xdotool", *act], env=display, check=True)
+                if how == "INT":
+                    process.send_signal(signal.SIGINT)
+                else:
+                    subprocess.run(["xdotool", "key", "--window", window, how], env=display, check=True)
                 _, err = process.communicate(timeout=20)
             finally:
                 process.kill()
