@@ -227,6 +227,7 @@ def record_twenty(path: pathlib.Path) -> None:
         publisher.put_state(CameraState("cam1", 0, CameraCondition.ONLINE, "frames arrive", 1))
         for seq in range(20):
             publisher.put_masks(FakeDelivery("cam1", seq))
+            assert publisher.wait_drained(5)
             threading.Event().wait(0.02)
         thread.join(5)
 
