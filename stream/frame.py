@@ -1,10 +1,11 @@
 """The values that travel through the daemon: `Frame` (in), `Masks` (out), and what is said about a camera.
 
-Owns: the vocabulary shared by capture, ring, tracker, worker, publisher and clients. Runs in every thread; the values are frozen.
+Owns: the vocabulary shared by capture, ring, tracker, worker, publisher and clients. Runs in every thread; the values
+are frozen.
 Never: imports torch, opens anything, or holds a lock.
 
-All `*_ns` times are integers in nanoseconds. `*_utc_ns` is Unix time (CLOCK_REALTIME); every other `*_ns` is CLOCK_MONOTONIC of
-the daemon's machine and may be compared only with other monotonic times of that machine.
+All `*_ns` times are integers in nanoseconds. `*_utc_ns` is Unix time (CLOCK_REALTIME); every other `*_ns` is
+CLOCK_MONOTONIC of the daemon's machine and may be compared only with other monotonic times of that machine.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ class CameraCondition(enum.StrEnum):
 class Stamp:
     """Identity and times of one picture; it travels unchanged from capture to the subscriber.
 
-    `(epoch, seq)` orders the pictures of a camera: `seq` counts decoded pictures from 0 and never restarts while the daemon lives,
-    `epoch` rises whenever the tracker's memory of the camera was dropped.
+    `(epoch, seq)` orders the pictures of a camera: `seq` counts decoded pictures from 0 and never restarts while the
+    daemon lives, `epoch` rises whenever the tracker's memory of the camera was dropped.
     """
 
     camera: str
@@ -145,13 +146,19 @@ class Delivery(Protocol):
 
     @property
     def picture_hwc(self) -> NDArray[np.uint8] | None:
-        """The very picture that was tracked, while its slot is leased; None unless somebody watches the camera's frames."""
+        """The very picture that was tracked, while its slot is leased; None unless somebody watches the camera's frames.
+        """
         ...
 
     def resolve(self) -> tuple[Masks, int]:
-        """Wait (a few milliseconds at most) for the device's copy; return the masks and the monotonic ns at which inference ended."""
+        """Wait (a few milliseconds at most) for the device's copy; return the masks and the monotonic ns at which
+        inference ended.
+        """
         ...
 
     def release(self) -> None:
-        """Give the ring slot and the result block back. Called exactly once, also for a delivery that was replaced unread."""
+        """Give the ring slot and the result block back.
+
+        Called exactly once, also for a delivery that was replaced unread.
+        """
         ...

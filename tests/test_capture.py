@@ -16,10 +16,10 @@ import pytest
 from hypothesis import strategies
 
 from stream.capture import BackOff, SourceError, check_source
-from stream.capture.address import Kind, parse_source, redact, url_for_ffmpeg
+from stream.capture.address import Kind, parse_source, url_for_ffmpeg
 from stream.capture.pacer import Pacer
 from stream.capture.webcam import driver_time
-from stream.config import CameraConfig, PromptFlags, config_from_flags
+from stream.config import CameraConfig, PromptFlags, config_from_flags, redact
 from stream.frame import CameraCondition, CameraState, ClockSource
 from tests.capture_rig import Rig, capture
 from tests.clips import H264_WITH_B_FRAMES, numbered_picture, write_audio, write_video

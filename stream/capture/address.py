@@ -23,6 +23,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, quote
 
 from stream.capture.picture import SourceError
+from stream.config import redact
 
 STREAM_SCHEMES = ("rtsp", "rtsps", "http", "https")
 _EXPECTED = "a file, a folder of pictures, a webcam (0, /dev/video0), rtsp://, http(s)://, testsrc:// or push://"
@@ -86,20 +87,6 @@ def parse_source(text: str) -> Address:
     if Path(path).is_dir() and not Path(text).is_file():
         return Address(Kind.IMAGES, path, text, options)
     return Address(Kind.FILE, text, text)
-
-
-def redact(text: str) -> str:
-    """The text as it may be shown: an address without user, password, and the options of its query.
-
-    A password may hold any character. Where its end cannot be told for certain, only the scheme is shown.
-    """
-    scheme, separator, rest = text.partition("://")
-    if not separator or scheme.lower() in ("testsrc", "push"):
-        return text
-    before, at, after = rest.partition("@")
-    if "@" in after or (at and re.search(r"[?#]", before)):
-        return f"{scheme}://***"
-    return f"{scheme}://" + re.sub(r"[?#].*", "?...", f"***@{after}" if at else rest, count=1, flags=re.DOTALL)
 
 
 def url_for_ffmpeg(url: str) -> str:

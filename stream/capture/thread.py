@@ -16,11 +16,10 @@ import logging
 import threading
 import time
 
-from stream.capture.address import redact
 from stream.capture.backoff import BackOff
 from stream.capture.picture import Loss, Picture, Source, SourceError
 from stream.capture.sources import open_source
-from stream.config import CameraConfig
+from stream.config import CameraConfig, redact
 from stream.frame import CameraCondition, CameraState, Stamp, StateSink
 from stream.ring import FrameRing
 

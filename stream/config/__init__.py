@@ -2,7 +2,7 @@
 
 from stream.config.flags import PromptFlags, config_from_flags
 from stream.config.load import load_config
-from stream.config.values import MODELS, CameraConfig, Config, ConfigError, PromptConfig
+from stream.config.values import MODELS, CameraConfig, Config, ConfigError, PromptConfig, redact
 
 __all__ = [
     "MODELS",
@@ -13,4 +13,5 @@ __all__ = [
     "PromptFlags",
     "config_from_flags",
     "load_config",
+    "redact",
 ]

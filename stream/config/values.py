@@ -21,9 +21,18 @@ COMMAND_LINE = "command line"
 MAX_OBJECT_ID = 2**31 - 1
 
 
-def without_password(text: str) -> str:
-    """The text with user and password of an address hidden, for errors and logs."""
-    return re.sub(r"://.*@", "://***@", text)
+def redact(text: str) -> str:
+    """The text as it may be shown: an address without user, password, and the options of its query.
+
+    A password may hold any character. Where its end cannot be told for certain, only the scheme is shown.
+    """
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() in ("testsrc", "push"):
+        return text
+    before, at, after = rest.partition("@")
+    if "@" in after or (at and re.search(r"[?#]", before)):
+        return f"{scheme}://***"
+    return f"{scheme}://" + re.sub(r"[?#].*", "?...", f"***@{after}" if at else rest, count=1, flags=re.DOTALL)
 
 
 class ConfigError(ValueError):
@@ -32,7 +41,7 @@ class ConfigError(ValueError):
     def __init__(self, file: str, key: str, *, value: object, expected: str) -> None:
         self.file, self.key, self.value, self.expected = file, key, value, expected
         self.exit_code = 2 if file == COMMAND_LINE else 78  # EX_CONFIG of sysexits.h
-        text = without_password(value if isinstance(value, str) else repr(value))
+        text = redact(value if isinstance(value, str) else repr(value))
         text = text if len(text) <= 120 else text[:117] + "..."
         shown = f"'{text}'" if isinstance(value, str) else text
         super().__init__(" ".join(f"{file}: {f'{key} = {shown}' if key else text}: expected {expected}".split()))
@@ -72,7 +81,7 @@ class CameraConfig:
     @property
     def source_shown(self) -> str:
         """The source as it may stand in a log."""
-        return without_password(self.source)
+        return redact(self.source)
 
 
 @dataclass(frozen=True, slots=True)
