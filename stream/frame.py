@@ -146,14 +146,11 @@ class Delivery(Protocol):
 
     @property
     def picture_hwc(self) -> NDArray[np.uint8] | None:
-        """The very picture that was tracked, while its slot is leased; None unless somebody watches the camera's frames.
-        """
+        """The very picture that was tracked, while its slot is leased; None unless somebody watches."""
         ...
 
     def resolve(self) -> tuple[Masks, int]:
-        """Wait (a few milliseconds at most) for the device's copy; return the masks and the monotonic ns at which
-        inference ended.
-        """
+        """Wait for the device's copy, some ms at most; the masks, and the monotonic ns at which inference ended."""
         ...
 
     def release(self) -> None:
