@@ -75,7 +75,8 @@ class RecordingWriter:
         """A new file, which must not exist; or, with `resume`, the end of one that may."""
         self.path = path
         self.num_records = 0
-        if resume and path.exists():
+        self._is_new = not (resume and path.exists())
+        if not self._is_new:
             self._file = path.open("r+b", buffering=0)
             self._end = self._find_end()
         else:
@@ -98,7 +99,10 @@ class RecordingWriter:
         self.num_records += 1
 
     def close(self) -> None:
+        """A new file that got no record is removed: there was nothing to record."""
         self._file.close()
+        if self._is_new and not self.num_records:
+            self.path.unlink(missing_ok=True)
 
     def _find_end(self) -> int:
         try:

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import msgspec
 
-from stream.client import Counts, Info, MasksMessage, Message, Received, StateMessage, Subscriber
+from stream.client import Counts, FrameMessage, Info, MasksMessage, Message, Received, StateMessage, Subscriber
 from stream.recording import Record, RecordingWriter
+
+LIVE_MS = 60_000.0  # older masks come from a replay
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,24 +30,24 @@ class SubscribeRequest:
     as_json: bool = False
     save: Path | None = None
     timeout_s: float | None = 10.0
+    frames: bool = False  # also the pictures: not printed, but saved
 
 
-def run_subscribe(request: SubscribeRequest, out: TextIO | None = None) -> int:
-    """Print until `count` is reached; the number of masks messages. Raises TimeoutError, WireError, OSError."""
+def run_subscribe(request: SubscribeRequest, out: TextIO | None = None) -> None:
+    """Print and record until `count` masks messages came. Raises TimeoutError, WireError, OSError."""
     out = out or sys.stdout
-    writer = RecordingWriter(request.save) if request.save else nullcontext()
-    num_masks = 0
+    options: dict[str, Any] = {"newest_only": False, "frames": request.frames, "timeout_s": request.timeout_s}
     with (
-        writer as recording,
-        Subscriber(request.endpoint, request.cameras, newest_only=False, timeout_s=request.timeout_s) as subscriber,
+        Subscriber(request.endpoint, request.cameras, **options) as subscriber,
+        RecordingWriter(request.save) if request.save else nullcontext() as recording,
     ):
         for received in received_until(subscriber, request.count):
+            message = received.message
             if recording is not None:
                 recording.put(Record(received.received_ns, received.received_utc_ns, received.payload))
-            num_masks += isinstance(received.message, MasksMessage)
-            counts = subscriber.counts(getattr(received.message, "camera", ""))
-            print(json_line(received.message) if request.as_json else text_line(received, counts), file=out, flush=True)
-    return num_masks
+            if not isinstance(message, FrameMessage):
+                counts = subscriber.counts(getattr(message, "camera", ""))
+                print(json_line(message) if request.as_json else text_line(message, counts), file=out, flush=True)
 
 
 def received_until(subscriber: Subscriber, count: int | None) -> Iterator[Received]:
@@ -63,14 +65,15 @@ def json_line(message: Message) -> str:
     return msgspec.json.encode(fields).decode()
 
 
-def text_line(received: Received, counts: Counts) -> str:
-    message = received.message
+def text_line(message: Message, counts: Counts) -> str:
     if isinstance(message, MasksMessage):
         objects = ", ".join(
             f"{item.id}{':' if item.label else ''}{item.label} {item.state}" for item in message.objects
         )
         lost = f"  lost {counts.num_lost}" if counts.num_lost else ""
-        picture = f"{message.camera}  {message.epoch}/{message.seq}  {message.age_ms():.1f} ms"
+        age_ms = message.age_ms()
+        age = f"{age_ms:.1f} ms" if age_ms < LIVE_MS else "recorded"
+        picture = f"{message.camera}  {message.epoch}/{message.seq}  {age}"
         return f"{picture}{lost}  {objects or 'no objects'}"
     if isinstance(message, StateMessage):
         return f"{message.camera}  {message.condition}: {message.reason}"

@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stream import wire
-from stream.client import Subscriber
+from stream.client import FrameMessage, Subscriber
 from stream.frame import CameraCondition, CameraState
 from stream.outlet import BindError
 from stream.recording import HEADER, Record, RecordingError, RecordingReader, RecordingWriter
@@ -213,9 +213,13 @@ def test_subscribe_prints_json_and_only_the_cameras_asked_for() -> None:
     assert masks[0]["objects"][0]["box"] == SMALL.boxes_n4[0].tolist() and masks[0]["version"] == 1
 
 
-def test_subscribe_says_when_nothing_comes() -> None:
+def test_subscribe_says_when_nothing_comes_and_leaves_no_empty_file(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.masks"
     with pytest.raises(TimeoutError, match=r"tcp://127\.0\.0\.1:9 for 0\.2 s"):
-        run_subscribe(SubscribeRequest("tcp://127.0.0.1:9", timeout_s=0.2), io.StringIO())
+        run_subscribe(SubscribeRequest("tcp://127.0.0.1:9", save=path, timeout_s=0.2), io.StringIO())
+    with pytest.raises(ValueError, match="endpoint 'nowhere'"):
+        run_subscribe(SubscribeRequest("nowhere", save=path), io.StringIO())
+    assert not path.exists()
 
 
 # --- replay ----------------------------------------------------------------------------------------------------------
@@ -281,6 +285,29 @@ def test_a_recording_is_replayed_in_its_own_time(tmp_path: pathlib.Path) -> None
     assert abs(pace_now - pace_then) < 0.15, f"{pace_now:.2f} s instead of {pace_then:.2f} s"
 
 
+def test_pictures_are_recorded_and_replayed_with_their_masks(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "a.masks"
+    with publishing(frames_fps=1000.0) as publisher:
+        thread, out = subscribing(SubscribeRequest(publisher.endpoints[0], count=5, save=path, frames=True))
+        wait_for(lambda: publisher.is_watched("cam1"))
+        for seq in range(5):
+            publisher.put_masks(FakeDelivery("cam1", seq, picture_hwc=np.full((48, 64, 3), 9, np.uint8)))
+            assert publisher.wait_drained(5)
+            threading.Event().wait(0.05)
+        thread.join(5)
+    assert "frames/" not in out.getvalue()
+    with (
+        Replay(path) as replay,
+        Subscriber(replay.endpoints[0], newest_only=False, frames=True, timeout_s=5) as subscriber,
+    ):
+        seqs = [
+            message.seq
+            for message, _ in zip(subscriber.messages(), range(10), strict=False)
+            if isinstance(message, FrameMessage)
+        ]
+    assert seqs[:4] == [0, 1, 2, 3]
+
+
 def test_a_loop_goes_on_for_the_same_subscriber_and_speed_shortens_it(tmp_path: pathlib.Path) -> None:
     record_twenty(tmp_path / "a.masks")
     started = time.monotonic()
@@ -304,7 +331,8 @@ def test_a_late_joiner_of_a_replay_gets_info_and_state(tmp_path: pathlib.Path) -
 
 
 def test_a_replay_that_cannot_be_says_why(tmp_path: pathlib.Path) -> None:
-    empty = written(tmp_path / "empty.masks", [])
+    empty = tmp_path / "empty.masks"
+    empty.write_bytes(HEADER)
     with pytest.raises(RecordingError, match="holds no message"):
         run_replay(ReplayRequest(empty))
     with pytest.raises(FileNotFoundError, match=r"missing\.masks"):
