@@ -44,7 +44,10 @@ class Receiver:
         self._is_closed = False
 
     def run(self, is_alive: Callable[[], bool]) -> list[Sample]:
-        """Until `seconds` after the first masks, the end of the daemon, or `show`; the samples in order."""
+        """Until `seconds` after the first masks, the end of the daemon, or `show`; the samples in order.
+
+        Masks whose picture was still on its way when time was up are left out.
+        """
         with Subscriber(self._endpoint, [self._camera], newest_only=False, frames=True, timeout_s=TURN_S) as subscriber:
             heard_s = time.monotonic()
             while not self._is_over():
@@ -56,7 +59,8 @@ class Receiver:
                     break
                 elif time.monotonic() - heard_s > SILENCE_LIMIT_S:
                     raise DemoError(f"nothing from the daemon for {SILENCE_LIMIT_S:g} s{_condition(subscriber)}")
-        return [self._samples[key] for key in sorted(self._samples)]
+        samples = [self._samples[key] for key in sorted(self._samples)]
+        return samples[:-1] if self._is_over() and samples and samples[-1].jpeg is None else samples
 
     def _is_over(self) -> bool:
         if self._is_closed or self._seconds is None or not self._samples:

@@ -78,10 +78,9 @@ class Reviewer:
         ious = [] if truth_nhw is None else self._score(sample, truth_nhw, image_hwc)
         if image_hwc is None:
             return None
-        drawn_hwc = draw_overlay(image_hwc, sample.masks.masks())
         for truth_hw in () if truth_nhw is None else truth_nhw:
-            _outline(drawn_hwc, truth_hw)
-        return Cell(drawn_hwc, sample, tuple(ious))
+            _outline(image_hwc, truth_hw)
+        return Cell(draw_overlay(image_hwc, sample.masks.masks()), sample, tuple(ious))
 
     def _truth(self, sample: Sample, image_hwc: Image | None) -> NDArray[np.bool_] | None:
         """The true masks of the picture, whose burnt-in number must be the one that its `seq` says."""
@@ -130,7 +129,7 @@ def _status(cell: Cell) -> str:
     return "   ".join([f"picture {cell.sample.masks.seq}", *describe(cell.sample, cell.ious)])
 
 
-def _outline(drawn_hwc: Image, truth_hw: NDArray[np.bool_]) -> None:
-    """The true outline, as a thin white line."""
+def _outline(image_hwc: Image, truth_hw: NDArray[np.bool_]) -> None:
+    """The true outline as a thin white line, in place; the masks go over it."""
     contours, _ = cv2.findContours(truth_hw.view(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    cv2.drawContours(drawn_hwc, contours, -1, WHITE, 1, cv2.LINE_AA)
+    cv2.drawContours(image_hwc, contours, -1, WHITE, 1, cv2.LINE_AA)

@@ -20,6 +20,7 @@ from stream.demo.review import decode_picture
 from stream.overlay import draw_overlay, draw_status
 
 TITLE = "sam2-stream demo"
+SIZE = (960, 720)
 ESCAPE = 27
 MAX_LAG_NS = 150_000_000
 
@@ -40,6 +41,7 @@ class Window:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise DemoError("this build of OpenCV has no windows, expected --no-window") from error
+        cv2.resizeWindow(TITLE, *SIZE)
         cv2.imshow(TITLE, draw_status(np.zeros((480, 640, 3), np.uint8), "the daemon is starting"))
         cv2.waitKey(1)
         return self
