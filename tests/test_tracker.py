@@ -1,5 +1,5 @@
-"""The tracker's book-keeping: objects of any age on any camera do not feel each other, and bad input harms nothing. Most
-tests compute every row by itself (`OneByOne`), so that equal means equal bits.
+"""The tracker's book-keeping: objects of any age on any camera do not feel each other, and bad input harms nothing.
+Most tests compute every row by itself (`OneByOne`), so that equal means equal bits.
 """
 
 from __future__ import annotations
