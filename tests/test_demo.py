@@ -269,6 +269,12 @@ def test_a_source_of_ones_own_has_no_truth(tmp_path: Path) -> None:
     assert num_pictures(tmp_path / "demo.mp4") == figures["frames"] and (tmp_path / "demo.png").exists()
 
 
+def test_the_receiving_process_needs_no_torch() -> None:
+    code = "import sys, stream.demo; sys.exit(', '.join({'torch', 'sam2'} & set(sys.modules)) or 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

