@@ -525,4 +525,4 @@ def test_twenty_thousand_messages_do_not_grow_the_memory() -> None:
         wait_for(lambda: publisher.num_published == 20_000)
     kib, num_files = zip(*sizes, strict=True)
     assert kib[-1] - kib[1] < 3000, f"peak memory grew: {kib} KiB"
-    assert num_files[-1] == num_files[0]
+    assert num_files[-1] <= max(num_files[:2]), f"open files grew: {num_files}"
