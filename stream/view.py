@@ -212,7 +212,11 @@ class View:
 
     def _serve_window(self) -> None:
         key = cv2.waitKey(1) & 0xFF
-        if key in (ord("q"), 27) or cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) < 1:
+        try:
+            is_open = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # some builds do not know a window any more that was closed
+            is_open = False
+        if key in (ord("q"), 27) or not is_open:
             self.stopping.set()
 
 

@@ -1,4 +1,4 @@
-"""The window, on a virtual display: it shows the overlay, and ends with q, with Esc and at INT."""
+"""The window, on a virtual display: it shows the overlay, and ends with q, with Esc, when it is closed, and at INT."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from stream.overlay import colour_of
 
 @pytest.fixture
 def display(needs_apt: Callable[..., None]) -> Iterator[dict[str, str]]:
-    """The environment of a virtual screen of 800 x 600."""
-    needs_apt("xvfb", "xdotool", "x11-apps")
+    """The environment of a virtual screen of 800 x 600, with a window manager: without, Qt at times never paints."""
+    needs_apt("xvfb", "openbox", "xdotool", "x11-apps")
     reader, writer = os.pipe()
     command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
     with subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL) as server:
@@ -28,7 +28,10 @@ def display(needs_apt: Callable[..., None]) -> Iterator[dict[str, str]]:
         try:
             with os.fdopen(reader) as numbers:
                 number = numbers.readline().strip()
-            yield {**os.environ, "DISPLAY": f":{number}", "QT_LOGGING_RULES": "*=false"}
+            environment = {**os.environ, "DISPLAY": f":{number}", "QT_LOGGING_RULES": "*=false"}
+            with subprocess.Popen(["openbox"], env=environment, stderr=subprocess.DEVNULL) as manager:
+                yield environment
+                manager.terminate()
         finally:
             server.terminate()
 
@@ -47,7 +50,7 @@ def screenshot(display: dict[str, str]) -> np.ndarray:
     return rows.reshape(int(header[5]), -1, 4)[:, : int(header[4]), :3]
 
 
-@pytest.mark.parametrize("how", ["q", "Escape", "INT"])
+@pytest.mark.parametrize("how", ["q", "Escape", "alt+F4", "INT"])
 def test_the_window_shows_the_overlay_and_ends_when_told(display: dict[str, str], how: str) -> None:
     colour = np.array(colour_of(1))
     with publishing(frames_fps=100.0) as publisher, feeding(publisher):
@@ -61,7 +64,7 @@ def test_the_window_shows_the_overlay_and_ends_when_told(display: dict[str, str]
                 if how == "INT":
                     process.send_signal(signal.SIGINT)
                 else:
-                    subprocess.run(["xdotool", "key", "--window", window, how], env=display, check=True)
+                    subprocess.run(["xdotool", "windowfocus", "--sync", window, "key", how], env=display, check=True)
                 _, err = process.communicate(timeout=20)
             finally:
                 process.kill()
