@@ -24,7 +24,7 @@ _STD_RGB = (0.229, 0.224, 0.225)
 
 def prepare_frames(images_hwc: Sequence[NDArray[np.uint8]], size: int, device: torch.device) -> Tensor:
     """BGR uint8 pictures of any sizes to normalised RGB float32 (f, 3, size, size) on `device`."""
-    pixels = torch.cat([_resize(image, size, device) for image in images_hwc])
+    pixels = torch.cat([_resize(image, size, device) for image in images_hwc])  # a copy, also of a single one
     mean = torch.tensor(_MEAN_RGB, device=device).view(1, 3, 1, 1) * 255.0
     std = torch.tensor(_STD_RGB, device=device).view(1, 3, 1, 1) * 255.0
     return (pixels.flip(1).float() - mean) / std
@@ -39,7 +39,7 @@ def _resize(image_hwc: NDArray[np.uint8], size: int, device: torch.device) -> Te
         host = host.pin_memory().to(device, non_blocking=True)
     pixels = host.permute(2, 0, 1)[None]
     if pixels.shape[-2:] == (size, size):
-        return pixels.clone() if device.type == "cpu" else pixels.float()
+        return pixels if device.type == "cpu" else pixels.float()
     if device.type == "cpu":
         return F.interpolate(pixels, size=(size, size), mode="bicubic", antialias=True)
     return _resize_in_float(pixels, size)

@@ -98,9 +98,19 @@ def test_the_result_is_typed_and_owns_its_arrays() -> None:
     masks = random_masks(33, 70)
     block = read_masks(masks)
     result = PendingMasks(33, 70, tuple(range(8)), tuple(Visibility() for _ in range(8)), 0, block).resolve()
+    figures = (result.boxes_n4, result.areas, result.centroids_n2, result.scores, result.ious)
+    before = [array.copy() for array in figures]
     block.stats_ns.numpy().fill(-7)
     block.packed_nhb.numpy().fill(0)  # as if the pinned block was used again
     np.testing.assert_array_equal(result.masks_nhw, masks)
+    for array, copied in zip(figures, before, strict=True):
+        np.testing.assert_array_equal(array, copied)
     assert result.areas.tolist() == masks.sum(axis=(1, 2)).tolist()
-    kinds = (result.boxes_n4, result.areas, result.centroids_n2, result.scores, result.ious, result.packed_nhb)
-    assert [x.dtype for x in kinds] == [np.int32, np.int64, np.float32, np.float32, np.float32, np.uint8]
+    assert [x.dtype for x in (*figures, result.packed_nhb)] == [
+        np.int32,
+        np.int64,
+        np.float32,
+        np.float32,
+        np.float32,
+        np.uint8,
+    ]
