@@ -48,6 +48,19 @@ def test_stills_come_two_to_a_scene_and_clips_keep_their_order() -> None:
     torch.testing.assert_close(stills.frames_btchw, again.frames_btchw, rtol=0, atol=0)
 
 
+def test_some_clips_are_interrupted_by_a_scene_without_their_objects() -> None:
+    rng, interrupted = np.random.default_rng(0), 0
+    for _ in range(8):
+        batch = draw_batch(rng, Recipe(SIZE, num_clips=2, num_frames=3, num_objects=2))
+        empty = batch.masks_bnthw.sum((1, 3, 4)) == 0
+        assert not empty[:, 0].any()
+        for clip, t in empty.nonzero().tolist():
+            if not empty[1 - clip, t]:
+                torch.testing.assert_close(batch.frames_btchw[clip, t], batch.frames_btchw[1 - clip, t], rtol=0, atol=0)
+            interrupted += 1
+    assert 2 <= interrupted <= 16
+
+
 def test_a_few_steps_on_one_batch_reduce_the_loss(model: Any, tmp_path: Path) -> None:
     torch.manual_seed(0)
     batch = draw_batch(np.random.default_rng(2), Recipe(SIZE, num_clips=4, num_frames=1, num_objects=2))

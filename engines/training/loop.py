@@ -186,7 +186,7 @@ def _write_line(
         "step": trainer.step,
         "minutes": round(trainer.seconds / 60, 2),
         "size": recipe.image_size,
-        "clips": recipe.num_clips,
+        "clips": recipe.num_clips * (dist.get_world_size() if dist.is_initialized() else 1),
         "frames": recipe.num_frames,
         "loss": loss,
         "iou_first": first,

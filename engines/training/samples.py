@@ -17,6 +17,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from engines.synthetic import TRAINING_SEEDS, ClipSpec, SyntheticClip
 
+CUT_PROBABILITY = 0.25
+"""So many clips are interrupted by another scene: rare in nature, but it teaches when nothing is there."""
 _MEAN = torch.tensor([0.485, 0.456, 0.406])[:, None, None]
 _STD = torch.tensor([0.229, 0.224, 0.225])[:, None, None]
 
@@ -62,7 +64,7 @@ def _sample_clip(rng: np.random.Generator, recipe: Recipe) -> tuple[NDArray[np.u
         num_objects=recipe.num_objects,
         num_distractors=int(rng.integers(0, 3)),
         speed=float(rng.uniform(0.5, 1.3)),
-        leave_probability=0.25,
+        leave_probability=0.35,
         noise=float(rng.uniform(0, 6)),
     )
     clip = SyntheticClip(spec)
@@ -83,13 +85,28 @@ def _squash(picture: NDArray[np.uint8], size: int, interpolation: int) -> NDArra
     return scaled.reshape(size, size, -1)
 
 
+def _cut_away(rng: np.random.Generator, frames_bthwc: NDArray[np.uint8], masks_bnthw: NDArray[np.bool_]) -> None:
+    """In place: some clips show another scene for a few frames, where none of their objects is, and come back."""
+    original, num_frames = frames_bthwc.copy(), frames_bthwc.shape[1]
+    for clip in range(len(original)):
+        if rng.random() >= CUT_PROBABILITY:
+            continue
+        start = 1 if rng.random() < 0.5 else int(rng.integers(1, num_frames))
+        stop = start + int(rng.integers(1, 5))
+        frames_bthwc[clip, start:stop] = original[(clip + 1) % len(original), start:stop]
+        masks_bnthw[clip, :, start:stop] = False
+
+
 def draw_batch(rng: np.random.Generator, recipe: Recipe) -> Batch:
     """One batch. Still pictures come two to a scene, far apart in time, which halves their cost."""
     scene = recipe
     if recipe.num_frames == 1:
         scene = replace(recipe, num_clips=recipe.num_clips // 2, num_frames=2, max_stride=30)
-    frames, masks = zip(*(_sample_clip(rng, scene) for _ in range(scene.num_clips)), strict=True)
-    batch = Batch(normalise(np.stack(frames)), torch.from_numpy(np.stack(masks).astype(np.float32)))
+    parts = [_sample_clip(rng, scene) for _ in range(scene.num_clips)]
+    frames, masks = (np.stack(part) for part in zip(*parts, strict=True))
+    if recipe.num_frames > 1:
+        _cut_away(rng, frames, masks)
+    batch = Batch(normalise(frames), torch.from_numpy(masks.astype(np.float32)))
     if recipe.num_frames > 1:
         return batch
     masks_bnthw = batch.masks_bnthw.transpose(1, 2).flatten(0, 1).unsqueeze(2)
