@@ -201,6 +201,19 @@ def test_reset_forgets_one_camera_or_all(engine: OneByOne, frames: Frames) -> No
     assert tracker.step(frames[0]).object_ids == ()
 
 
+def test_of_two_prompts_for_a_frame_the_last_counts(engine: OneByOne, frames: Frames) -> None:
+    wavering, sure = start(engine), start(engine)
+    for time, frame in enumerate(frames[:6]):
+        if time == 3:
+            wavering.refine(2, points=[(9, 9, 1)])
+            wavering.add(2, points=[(8, 8, 1)])
+            wavering.refine(3, points=[(7, 7, 1)])
+            for tracker in (wavering, sure):
+                tracker.add(2, points=[(60, 50, 1)])  # also forgets the correction that waited
+                tracker.refine(3, points=[(30, 50, 0)])
+        assert_same(step_at(wavering, frame, time), step_at(sure, frame, time))
+
+
 # ---- many objects, many cameras, many sizes
 
 
