@@ -33,6 +33,7 @@ NUM_HELD = 64  # pictures and masks that wait for their other half; beyond it th
 GRACE_S = 1.0  # after the end of a camera: its last masks may still be on their way
 PATIENCE_S = 60.0  # without a window, how long to wait for the first picture
 RATE_WINDOW_S = 2.0
+MAX_WINDOW_WIDTH, MAX_WINDOW_HEIGHT = 1280, 800  # at first; it may be pulled larger
 END_OF_FILE = "end of file"  # the reason that the capture thread gives for a file that does not loop
 Key = tuple[int, int, int]
 Pair = tuple[MasksMessage, FrameMessage]
@@ -185,6 +186,9 @@ class View:
         if self._movie is not None:
             self._movie.put(drawn, masks.arrival_ns)
         if self._window:
+            if self.num_shown == 1:
+                scale = min(1.0, MAX_WINDOW_WIDTH / masks.width, MAX_WINDOW_HEIGHT / masks.height)
+                cv2.resizeWindow(self._title, round(masks.width * scale), round(masks.height * scale))
             cv2.imshow(self._title, drawn)
             self._serve_window()
 
