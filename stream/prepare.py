@@ -4,7 +4,8 @@ Owns: resize, BGR to RGB, normalisation. Called by the worker's thread. Never: k
 so that its ring slot may be released; on CUDA the picture has left the slot once the upload's stream has passed.
 
 The official predictor resizes uint8 pictures with Pillow's antialiased bicubic filter; so does torch here, in uint8 on
-the CPU and in float32 on CUDA. Both differ from Pillow by at most one grey level, in one pixel of a hundred or fewer.
+the CPU and in float32 on CUDA. Both differ from Pillow by at most one grey level, in one pixel of a hundred or fewer;
+masks of the trained nano after either resize have an IoU of 0.9999 on a real clip (tests/test_prepare.py).
 """
 
 from __future__ import annotations

