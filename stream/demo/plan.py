@@ -4,7 +4,7 @@ Owns: the demo's rate, its camera, and the limits of its options. Runs in the ma
 Never: keeps a source open; a user's own is opened once, to learn its size, and closed.
 
 The clip comes from `testsrc://demo` at `FPS`, paced live. Drawing a picture costs the daemon's capture thread about
-5 ms of processor time, a twelfth of one core at this rate: it is left in, as a decoder would cost as much.
+5 ms of processor time, a tenth of one core at this rate: it is left in, as a decoder would cost as much.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from engines.synthetic import DEMO, SyntheticClip
 from stream.capture import Picture, open_source
 from stream.config import CameraConfig, Config, PromptConfig, PromptFlags, config_from_flags
 
-FPS = 15.0
+FPS = 20.0
 FRAMES_FPS = 120.0  # every picture is wanted
 BIND = "tcp://127.0.0.1:*"
 MIN_SECONDS, MAX_SECONDS = 1.0, 600.0
