@@ -25,7 +25,7 @@ from engines.weights import WeightsError
 from stream import wire
 from stream.capture import CaptureThread, SourceError
 from stream.config import Config
-from stream.device import OptionError
+from stream.device import OptionError, limit_cpu_threads
 from stream.outlet import BindError
 from stream.prompt import PromptError
 from stream.publish import Publisher
@@ -94,6 +94,7 @@ class Daemon:
         """Called by the worker's thread, which then owns the tracker."""
         config = self.config
         engine = self._load_engine(config.dtype)
+        limit_cpu_threads(engine.device, engine.spec.image_size)
         if engine.device.type == "cuda" and engine.dtype is not torch.float32:
             engine = self._checked(engine)
         log.info("%s on %s in %s, backend %s", config.model, engine.device, engine.dtype, config.backend)

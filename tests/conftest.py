@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or torch's threads spin on a busy machine, for seconds
 os.environ["TQDM_DISABLE"] = "1"  # the official predictor draws a progress bar for every call
 
 import shutil

@@ -2,8 +2,9 @@
 
 Both run in fp32 on the CPU; both store memories in bfloat16. Random weights have their time embeddings scaled by 20,
 or they would hardly see their memory, and their object score lifted, or there would be no masks; the trained nano runs
-as it is. Measured over all scenarios: max |a - b| is 1e-6 to 3e-6 of max |b|; 2e-5 leaves room for other CPUs and is
-ten times stricter than what a visible difference would need.
+as it is. Measured: max |a - b| is up to 3e-6 of max |b| with random weights. With the trained ones it is 1e-6 to 7e-6
+at the median frame and 1.1e-4 at the worst of 400: a value that differs in its seventh digit now and then rounds to
+the neighbouring bfloat16 when it is stored, and a trained network amplifies that.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from engines.spec import FrameFeatures, MemoryRead, Segmentation
 from engines.weights import build_model
 from stream.tracker import Tracker, TrackerOptions
 
-TOLERANCE = 2e-5
+TOLERANCE = 2e-4
 NUM_FRAMES = 40
 
 
@@ -248,4 +249,4 @@ def test_a_faulty_tracker_fails_the_parity_test(
     engine.fault = fault
     FAULTS[fault](engine)
     with pytest.raises(AssertionError):
-        assert_parity(official, run_ours(engine, scenario), tolerance=2e-4)
+        assert_parity(official, run_ours(engine, scenario))

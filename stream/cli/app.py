@@ -51,6 +51,8 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the result is the exit code."""
+    # before torch is imported: its threads would spin at every barrier and starve cameras and publisher on a busy CPU
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return int(app(args=arguments, standalone_mode=False) or 0)
     except _UsageError as error:
