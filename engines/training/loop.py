@@ -226,7 +226,8 @@ def main() -> None:
     num_clips = options.clips // (dist.get_world_size() if dist.is_initialized() else 1)
     recipe = Recipe(options.image_size, num_clips, options.frames, num_objects=options.objects)
     run_stage(trainer, recipe, seed=options.seed, minutes=options.minutes)
-    export_checkpoint(trainer.average, options.out / "checkpoint.pt")
+    if not dist.is_initialized() or dist.get_rank() == 0:
+        export_checkpoint(trainer.average, options.out / "checkpoint.pt")
 
 
 if __name__ == "__main__":
