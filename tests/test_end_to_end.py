@@ -17,7 +17,7 @@ from engines.synthetic import ClipSpec
 from stream.client import Subscriber
 
 MOVING = ClipSpec(seed=3_000_000_326, num_frames=60, height=240, width=320, num_objects=2, speed=2.0)
-SETTINGS = "frames_fps = 1000\njpeg_quality = 90\n"
+SETTINGS = "frames_fps = 120\njpeg_quality = 90\n"
 
 
 def camera(name: str, source: str, more: str = "") -> str:
