@@ -69,17 +69,18 @@ def iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return float((predicted & truth).sum() / union) if union else 1.0
 
 
-def score_clips(model: Any, specs: list[ClipSpec], *, object_index: int = 0) -> NDArray[np.float64]:
-    """IoU (clips, frames) of one object of each clip, followed from one click on frame 0."""
-    clips = [SyntheticClip(spec) for spec in specs]
-    size_xy = np.array([specs[0].width, specs[0].height])
-    clicks = np.array([clip.click(object_index) for clip in clips]) / size_xy
-    stream, scores = Stream(model), np.zeros((len(clips), specs[0].num_frames))
-    for t in range(specs[0].num_frames):
-        logits = stream.step(t, [clip.frame(t) for clip in clips], clicks if t == 0 else None)
-        masks = F.interpolate(logits, (specs[0].height, specs[0].width), mode="bilinear", align_corners=False)[:, 0] > 0
-        for row, clip in enumerate(clips):
-            scores[row, t] = iou(masks[row].numpy(), clip.masks(t)[object_index])
+def score_clips(model: Any, targets: list[tuple[ClipSpec, int]]) -> NDArray[np.float64]:
+    """IoU (targets, frames): one object each of clips of equal size, followed from one click on frame 0."""
+    clips, numbers = [SyntheticClip(spec) for spec, _ in targets], [number for _, number in targets]
+    spec = targets[0][0]
+    clicks = np.array([clip.click(number) for clip, number in zip(clips, numbers, strict=True)])
+    stream, scores = Stream(model), np.zeros((len(clips), spec.num_frames))
+    for t in range(spec.num_frames):
+        frames = [clip.frame(t) for clip in clips]
+        logits = stream.step(t, frames, clicks / (spec.width, spec.height) if t == 0 else None)
+        masks = F.interpolate(logits, (spec.height, spec.width), mode="bilinear", align_corners=False)[:, 0] > 0
+        for row, (clip, number) in enumerate(zip(clips, numbers, strict=True)):
+            scores[row, t] = iou(masks[row].numpy(), clip.masks(t)[number])
     return scores
 
 
@@ -106,16 +107,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     model = load(options.checkpoint, options.image_size)
     seeds = (VALIDATION_SEEDS if options.validation else EVALUATION_SEEDS)[: options.clips]
-    specs = [ClipSpec(seed, num_frames=options.frames) for seed in seeds]
+    targets = [(ClipSpec(seed, num_frames=options.frames), 0) for seed in seeds]
     start = time.monotonic()
     with torch.inference_mode():
-        scores = np.concatenate([score_clips(model, specs[i : i + 10]) for i in range(0, len(specs), 10)])
-        demo = [
-            float(score_clips(model, [DEMO], object_index=k).mean()) for k in range(DEMO.num_objects * options.demo)
-        ]
+        scores = np.concatenate([score_clips(model, targets[i : i + 10]) for i in range(0, len(targets), 10)])
+        demo = score_clips(model, [(DEMO, k) for k in range(DEMO.num_objects)]).mean(1) if options.demo else []
     result = {
         "benchmark": "nano_quality",
-        "clips": len(specs),
+        "clips": len(targets),
         "frames": options.frames,
         "mean_iou": round(float(scores.mean()), 4),
         "mean_iou_first_frame": round(float(scores[:, 0].mean()), 4),
@@ -123,7 +122,7 @@ def main() -> None:
         "median_clip_iou": round(float(np.median(scores.mean(1))), 4),
         "worst_clip_iou": round(float(scores.mean(1).min()), 4),
         "clips_below_half": int((scores.mean(1) < 0.5).sum()),
-        "demo_iou": [round(value, 4) for value in demo],
+        "demo_iou": [round(float(value), 4) for value in demo],
         "image_size": model.image_size,
         "seconds": round(time.monotonic() - start, 1),
     }
