@@ -36,7 +36,7 @@ __all__ = [
 MAX_QUEUED = 4096  # messages, without newest_only
 OPTIONS = {
     zmq.LINGER: 0, zmq.MAXMSGSIZE: wire.MAX_MESSAGE_BYTES, zmq.TCP_KEEPALIVE: 1,
-    zmq.RECONNECT_IVL: 100, zmq.RECONNECT_IVL_MAX: 2000,
+    zmq.RECONNECT_IVL: 100, zmq.RECONNECT_IVL_MAX: 400,
     zmq.HEARTBEAT_IVL: 1000, zmq.HEARTBEAT_TIMEOUT: 3000, zmq.HEARTBEAT_TTL: 4000,
 }  # fmt: skip
 
