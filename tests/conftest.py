@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # or torch's threads spin o
 os.environ["TQDM_DISABLE"] = "1"  # the official predictor draws a progress bar for every call
 
 import shutil
+import signal
 import socket
 import subprocess
 from collections.abc import Callable
@@ -15,6 +16,10 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # a shell ignores it for its background jobs, and children inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 hypothesis.settings.register_profile("steady", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("steady")
 
