@@ -48,6 +48,9 @@ def subscribe(
     count: Annotated[int | None, typer.Option(min=1, help="End after so many masks messages.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     save: Annotated[Path | None, typer.Option(help="Record into a new .masks file.", metavar="FILE.masks")] = None,
+    frames: Annotated[
+        bool, typer.Option("--frames", help="Take the pictures too, so that a replay can be viewed.")
+    ] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Fail after so many silent seconds; 0 waits for ever.")] = 10.0,
 ) -> None:
     """Print what a daemon publishes, and record it."""
@@ -56,9 +59,9 @@ def subscribe(
 
     cameras = tuple(camera) if camera else None
     request = SubscribeRequest(
-        endpoint, cameras, count=count, as_json=json, save=save, timeout_s=timeout if timeout > 0 else None
+        endpoint, cameras, count=count, as_json=json, save=save, timeout_s=timeout or None, frames=frames
     )
-    with told(ValueError, WireError, TimeoutError, FileExistsError, FileNotFoundError, PermissionError):
+    with told(ValueError, WireError, OSError):
         run_subscribe(request)
 
 
