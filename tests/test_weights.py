@@ -324,8 +324,6 @@ def test_half_precision_weights_are_widened(nano_file: Path, tmp_path: Path) -> 
 
 def test_the_embedded_nano_is_found_and_loads() -> None:
     info = list_weights()[0]
-    if not info.is_present:
-        pytest.skip("engines/zoo/nano/nano.pt is not there yet")
     assert info.source == "embedded" and info.num_bytes <= 15_000_000
     assert pull("nano") == path("nano") == info.location
     build_model("nano")
