@@ -18,7 +18,7 @@ from test_view import feeding
 
 from stream.overlay import colour_of
 
-# in `make test-all` only: on a virtual display Qt now and then never reads its events, which says nothing about the view
+# in `make test-all` only: on a virtual display Qt now and then never reads its events, with or without a fault of ours
 pytestmark = pytest.mark.slow
 
 
