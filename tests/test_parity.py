@@ -31,6 +31,15 @@ def make_engine(model: str, network: SAM2Base) -> EagerEngine:
     return EagerEngine(network, name=model, device=torch.device("cpu"), dtype=torch.float32)
 
 
+def note_step(record: Record, tracker: Tracker, frame: np.ndarray) -> None:
+    """Process one frame and keep what the official record keeps."""
+    masks = tracker.step(frame)
+    ids = masks.object_ids
+    record.logits.append(dict(zip(ids, tracker._results.logits_nhw[: len(ids)].numpy().copy(), strict=True)))
+    record.scores.append(dict(zip(ids, masks.scores.tolist(), strict=True)))
+    record.full.append(dict(zip(ids, masks.masks_nhw, strict=True)))
+
+
 def run_ours(engine: EagerEngine, scenario: Scenario, *, max_cond_frames: int = 6) -> Record:
     tracker = Tracker(engine, TrackerOptions(max_cond_frames=max_cond_frames))
     record = Record()
@@ -39,11 +48,7 @@ def run_ours(engine: EagerEngine, scenario: Scenario, *, max_cond_frames: int = 
             if event.time == time and event.kind != "downgrade":
                 act = tracker.add if event.kind == "add" else tracker.refine
                 act(event.object_id, points=event.points, box=event.box, mask=event.mask)
-        masks = tracker.step(frame)
-        ids = masks.object_ids
-        record.logits.append(dict(zip(ids, tracker._results.logits_nhw[: len(ids)].numpy().copy(), strict=True)))
-        record.scores.append(dict(zip(ids, masks.scores.tolist(), strict=True)))
-        record.full.append(dict(zip(ids, masks.masks_nhw, strict=True)))
+        note_step(record, tracker, frame)
     return record
 
 

@@ -22,7 +22,7 @@ from official import (
     run_official,
 )
 from pocket import Frames, OneByOne, assert_same, clip_frames, pocket_engine
-from test_parity import assert_parity, make_engine
+from test_parity import assert_parity, make_engine, note_step
 from torch import Tensor
 
 from engines.eager import EagerEngine
@@ -214,11 +214,7 @@ def run_twice_prompted(engine: EagerEngine, scenario: Scenario, options: Tracker
         for event in (event for event in scenario.events if event.time == time):
             known = event.object_id in tracker.object_ids()
             (tracker.refine if known else tracker.add)(event.object_id, points=event.points, box=event.box)
-        masks = tracker.step(frame)
-        ids = masks.object_ids
-        record.logits.append(dict(zip(ids, tracker._results.logits_nhw[: len(ids)].numpy().copy(), strict=True)))
-        record.scores.append(dict(zip(ids, masks.scores.tolist(), strict=True)))
-        record.full.append(dict(zip(ids, masks.masks_nhw, strict=True)))
+        note_step(record, tracker, frame)
     return record
 
 
