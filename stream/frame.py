@@ -39,7 +39,10 @@ class CameraCondition(enum.StrEnum):
 
     ONLINE = "online"
     OFFLINE = "offline"
-    UNPROMPTED = "unprompted"  # frames arrive, but no object is tracked
+    FROZEN = "frozen"  # frames arrive, all of them the same
+    PAUSED = "paused"  # closed by a command
+    UNPROMPTED = "unprompted"  # frames arrive, but there is no object to track
+    LOST = "lost"  # frames arrive, but every object is lost
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,17 @@ class Masks:
 
 @dataclass(frozen=True, slots=True)
 class CameraState:
-    """A camera's condition, and why; published on `state/<camera>` when it changes."""
+    """A camera's condition, and why; published on `state/<camera>` when it changes.
+
+    `problem` is what the operator must mend in the daemon as a whole, such as a refused configuration; "" = nothing.
+    """
 
     camera: str
     epoch: int
     condition: CameraCondition
     reason: str
     utc_ns: int
+    problem: str = ""
 
 
 class StateSink(Protocol):
@@ -142,6 +149,16 @@ class Delivery(Protocol):
     @property
     def labels(self) -> dict[int, str]:
         """Object id to label."""
+        ...
+
+    @property
+    def requests(self) -> tuple[str, ...]:
+        """Ids of the commands whose effect first shows on this picture."""
+        ...
+
+    @property
+    def started_ns(self) -> int:
+        """Monotonic; when the turn began that processed this picture."""
         ...
 
     @property

@@ -117,6 +117,7 @@ class MasksMessage(Picture, frozen=True, kw_only=True):
     model: Text
     backend: Text
     objects: Annotated[tuple[ObjectMask, ...], Meta(max_length=MAX_OBJECTS)]
+    requests: Annotated[tuple[Text, ...], Meta(max_length=MAX_OBJECTS)] = ()
 
     def __post_init__(self) -> None:
         ids = [item.id for item in self.objects]
@@ -198,6 +199,7 @@ class StateMessage(Message, frozen=True, kw_only=True):
     condition: CameraCondition
     reason: Text
     utc_ns: Time
+    problem: Text = ""
 
     @property
     def topic(self) -> str:

@@ -191,7 +191,7 @@ class Publisher:
             run=self._run_id, serial=self._next_serial(f"masks/{stamp.camera}"),
             num_dropped=max(0, stamp.seq - last_order[1] - 1),
             model=self._info.model, backend=self._info.backend,
-            objects=wire.objects_of(masks, delivery.labels, self._encoder),
+            objects=wire.objects_of(masks, delivery.labels, self._encoder), requests=delivery.requests,
             **wire.picture_fields(stamp, masks, inferred_ns=inferred_ns),
         )  # fmt: skip
         outlet.send(wire.encode(message))

@@ -34,6 +34,7 @@ version that they do not know.
     masks    num_dropped   int      pictures decoded but not published since this topic's last message
              model         str      what made the masks ...
              backend       str      ... and how it was run
+             requests      array of str  ids of the commands whose effect first shows here; usually empty
              objects       array of at most 1024 maps with distinct ids:
                id            int    0 or more
                label         str    may be empty
@@ -54,9 +55,11 @@ version that they do not know.
              data          bin      the very picture that was tracked; join with masks by (run, epoch, seq)
     state    camera        str      as in the topic
              epoch         int      as above
-             condition     str      "online", "offline" or "unprompted" (frames arrive, nothing is tracked)
+             condition     str      "online", "offline", "frozen" (all frames alike), "paused", "unprompted" (frames
+                                    arrive, there is no object to track) or "lost" (every object is)
              reason        str      for people
              utc_ns        int      since when, Unix time
+             problem       str      what the operator must mend in the daemon as a whole; "" = nothing
     info     software      str      version of the sender
              model         str      as above
              backend       str      as above
@@ -215,5 +218,5 @@ def picture_fields(stamp: Stamp, masks: Masks | MasksMessage, *, inferred_ns: in
 def state_of(state: CameraState, *, run: int, serial: int) -> StateMessage:
     return StateMessage(
         run=run, serial=serial, camera=state.camera, epoch=state.epoch,
-        condition=state.condition, reason=state.reason[:1024], utc_ns=state.utc_ns,
+        condition=state.condition, reason=state.reason[:1024], utc_ns=state.utc_ns, problem=state.problem[:1024],
     )  # fmt: skip

@@ -53,6 +53,8 @@ class PendingDelivery:
     pending: PendingMasks
     launched_ns: int
     lease: Lease | None  # held only while somebody wants the picture
+    requests: tuple[str, ...] = ()
+    started_ns: int = 0
 
     @property
     def picture_hwc(self) -> NDArray[np.uint8] | None:

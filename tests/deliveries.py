@@ -57,6 +57,8 @@ class FakeDelivery:
         epoch: int = 0,
     ) -> None:
         now_ns = time.monotonic_ns()
+        self.requests: tuple[str, ...] = ()
+        self.started_ns = now_ns
         self.stamp = Stamp(camera, epoch, seq, f"{camera}_optical_frame", None, time.time_ns(), now_ns, now_ns)
         self.labels = {1: "cup"}
         self.picture_hwc = picture_hwc

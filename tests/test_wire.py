@@ -27,11 +27,11 @@ GOLDEN_SHA256 = {
     1: {
         "frame": "428c46ef52b0e1f9ce49bda0a090b326e4b7630280324efbae6aee56f242478d",
         "info": "74c567a8ca73e9533e125f779f1ae21680279cfb3f113de8e58cd6759d2afe47",
-        "masks_bits": "eb51ea6b91f4ba9b57e1ab46b339d4a957a28f546f79732d9d415f9dcb1cc694",
-        "masks_coco_rle": "a25066de2c3b0c2cfbfb280187a186596585f709e1118617f1e4f2719d831a32",
-        "masks_no_objects": "4ac2fe4fc625345e845cec772e4e415932039ed1b0a9501e9efffab00a4c0490",
-        "masks_none": "866df629310f865147c761a8684a22503e0b9071197b21e36f55d47a988c860b",
-        "state": "0648054377ecfbadcc60fad8708621d01190e29059a178d889f779624abd41b9",
+        "masks_bits": "b6658aff7167b405a4ae89d1282f21d6eb9c964594f605520103e1cae3e0eb42",
+        "masks_coco_rle": "7c3de025534ec3721a6f514c64ac7dbd80d2a0bb995b4bef8b6ae5c34c295713",
+        "masks_no_objects": "676129c9566481ef32e1f66483464aae79c43d16c598c51a864c44c8f7df12da",
+        "masks_none": "9f9b2b42b02a0b7610f0b311df6b4653c11ee08a27b47cd45d503186c7aa2fc6",
+        "state": "d5d4af8a4fc204fc6cfaec9ca0ea298129863d49f4fa1b264fc038879b062d75",
     }
 }
 

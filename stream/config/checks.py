@@ -34,6 +34,10 @@ class Place:
 
 
 Check = Callable[[object, Place], Any]
+BEYOND_NEEDS_KEYS = (
+    "a loopback address or ipc://PATH; to listen to other machines, make keys and name their folder: "
+    "sam2-stream keys new NAME --role view --keys FOLDER, then keys = 'FOLDER' in the configuration"
+)
 
 
 def text(expected: str, pattern: str) -> Check:
@@ -110,15 +114,33 @@ def endpoint(value: object, place: Place) -> str:
     match = re.fullmatch(r"tcp://(\[[^\]]+\]|[^:\[\]]+):(\d{1,5}|\*)", value)
     if match is None or (match[2] != "*" and int(match[2]) > 65535):
         place.refuse(value, "tcp://127.0.0.1:PORT or ipc://PATH")
-    host = match[1].strip("[]")
-    try:
-        is_loopback = host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        is_loopback = False
-    if not is_loopback:
-        reason = "listening to other machines needs keys, which are not available yet"
-        place.refuse(value, f"a loopback address or ipc://PATH; {reason}")
     return value
+
+
+def is_local(endpoint: str) -> bool:
+    """Whether only this machine can reach the endpoint."""
+    if endpoint.startswith("ipc://"):
+        return True
+    host = endpoint.removeprefix("tcp://").rpartition(":")[0].strip("[]")
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def http_address(value: object, place: Place) -> str:
+    if value == "":
+        return ""
+    match = re.fullmatch(r"(\[[^\]]+\]|[^:\[\]]+):(\d{1,5})", value) if isinstance(value, str) else None
+    if match is None or int(match[2]) > 65535 or not is_local(f"tcp://{value}"):
+        place.refuse(value, "a loopback address and a port, such as 127.0.0.1:9464")
+    return match[0]
+
+
+def folder(value: object, place: Place) -> Path:
+    if not isinstance(value, str) or not value:
+        place.refuse(value, "the path of a folder")
+    return place.folder / value
 
 
 def list_of(check: Check, expected: str, *, low: int = 0, high: int = 1000) -> Check:

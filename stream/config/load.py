@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from stream.config.checks import (
+    BEYOND_NEEDS_KEYS,
     Check,
     Place,
     choice,
     endpoint,
     existing_file,
     flag,
+    folder,
+    http_address,
     integer,
+    is_local,
     list_of,
     number,
     source,
@@ -48,7 +52,17 @@ def parse_config(content: dict[str, Any], place: Place) -> Config:
     values = table(content, place, _TOP)
     cameras: tuple[CameraConfig, ...] = values.pop("camera", ())
     _once(place.at("camera"), "name", [camera.name for camera in cameras])
-    return Config(cameras=cameras, **values)
+    config = Config(cameras=cameras, **values)
+    _check_keys(config, place)
+    return config
+
+
+def _check_keys(config: Config, place: Place) -> None:
+    """Only with keys may other machines reach a socket."""
+    for key, endpoints in (("bind", config.bind), ("control", config.control or ())):
+        for index, value in enumerate(endpoints):
+            if config.keys is None and not is_local(value):
+                place.at(key).at(index).refuse(value, BEYOND_NEEDS_KEYS)
 
 
 def _point(value: object, place: Place) -> tuple[float, float, int]:
@@ -104,6 +118,11 @@ _CAMERA: dict[str, Check] = {
     "frame_id": text("a name of at most 128 characters without blanks", r"\S{1,128}"),
     "max_fps": number("frames a second from 0.01 to 1000", 0.01, 1000),
     "rtsp_transport": choice("tcp", "udp"),
+    "credential": text("the name of a credential: 1 to 64 of A-Z a-z 0-9 _ . -", r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}"),
+    "clock": choice("arrival", "sender"),
+    "stall_s": number("seconds from 0.5 to 3600", 0.5, 3600),
+    "freeze_s": number("seconds from 0 (never) to 86400", 0, 86_400),
+    "memory_gap_s": number("seconds from 0 to 86400", 0, 86_400),
     "prompt": list_of(_prompt, "[[camera.prompt]] tables"),
 }
 _TOP: dict[str, Check] = {
@@ -115,6 +134,15 @@ _TOP: dict[str, Check] = {
     "backend": choice("eager"),
     "max_cond_frames": integer(1, 7),
     "bind": list_of(endpoint, "a list of 1 to 8 endpoints", low=1, high=8),
+    "control": list_of(endpoint, "a list of at most 8 endpoints", high=8),
+    "http": http_address,
+    "keys": folder,
+    "state": folder,
+    "allow_cpu": flag,
+    "wire_schemes": list_of(choice("rtsp", "rtsps", "http", "https"), "a list of rtsp, rtsps, http, https", high=4),
+    "max_cameras": integer(1, 1024),
+    "max_objects": integer(1, 1024),
+    "refine_as_cond": flag,
     "mask_encoding": choice("bits", "coco_rle", "none"),
     "frames_fps": number("frames a second from 0.1 to 120", 0.1, 120),
     "jpeg_quality": integer(1, 100),

@@ -72,6 +72,11 @@ class CameraConfig:
     frame_id: str = ""
     max_fps: float | None = None
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    credential: str = ""  # name of a file with "user:password", in $CREDENTIALS_DIRECTORY
+    clock: Literal["arrival", "sender"] = "arrival"  # whose time is a picture's time of capture
+    stall_s: float = 3.0  # without a picture for so long (and 10 frame periods): open again
+    freeze_s: float = 10.0  # the same picture for so long: open again, and say so; 0 = never
+    memory_gap_s: float = 30.0  # without a picture for so long: what was tracked is forgotten
     prompts: tuple[PromptConfig, ...] = ()
 
     def __post_init__(self) -> None:
@@ -96,6 +101,25 @@ class Config:
     backend: str = "eager"
     max_cond_frames: int = 2
     bind: tuple[str, ...] = ("tcp://127.0.0.1:5560",)
+    control: tuple[str, ...] | None = None  # None = beside the first `bind`, () = no commands
+    http: str = ""  # 127.0.0.1:PORT for /live /ready /status /metrics; "" = none
+    keys: Path | None = None  # folder of `sam2-stream keys`; needed to listen beyond this machine
+    state: Path | None = None  # folder for objects added at run time; None = $STATE_DIRECTORY, or not kept
+    allow_cpu: bool = False
+    wire_schemes: tuple[str, ...] = ("rtsp", "rtsps", "https")  # of cameras added by command
+    max_cameras: int = 64
+    max_objects: int = 64
+    refine_as_cond: bool = True
     mask_encoding: Literal["bits", "coco_rle", "none"] = "bits"
     frames_fps: float = 15.0
     jpeg_quality: int = 80
+
+    @property
+    def control_endpoints(self) -> tuple[str, ...]:
+        """Where commands are taken: as configured, else one port above the first `bind`, or its path and "-control"."""
+        if self.control is not None:
+            return self.control
+        head, _, port = self.bind[0].rpartition(":")
+        if self.bind[0].startswith("ipc://"):
+            return (f"{self.bind[0]}-control",)
+        return (f"{head}:{'*' if port == '*' else int(port) % 65535 + 1}",)
