@@ -29,7 +29,7 @@ from stream.subscribe import SubscribeRequest, run_subscribe
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 GOLDEN_SHA256 = {
-    1: "d30d7dea2b50105ccd808c673abbbc1cb2f2430df7787c73ef52d22b4fefe7d0"
+    1: "cf316377b07ff023a8c99f92e82ca8a30f54106da5a1aee1687d63baaf4f3e2e"
 }  # by version; see tests/golden/make.py
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
