@@ -16,6 +16,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 
 import torch
@@ -28,7 +29,7 @@ from stream.config import Config
 from stream.device import OptionError, limit_cpu_threads
 from stream.outlet import BindError
 from stream.prompt import PromptError
-from stream.publish import Publisher
+from stream.publish import Publisher, PublishOptions
 from stream.ring import FrameRing
 from stream.tracker import Tracker, TrackerOptions, load_engine
 from stream.verify import verify
@@ -44,8 +45,8 @@ STOP_LIMIT_S = 4.0  # together; INT and TERM promise five seconds
 class Daemon:
     """Written by the main thread alone; signal handlers only set `_stopping`."""
 
-    def __init__(self, config: Config) -> None:
-        self.config = config
+    def __init__(self, config: Config, *, file: Path | None = None) -> None:
+        self.config, self.file = config, file
         self.doorbell = threading.Event()
         self._stopping = threading.Event()
         info = wire.Info(
@@ -54,8 +55,7 @@ class Daemon:
             backend=config.backend,
         )
         self.publisher = Publisher(
-            config.bind, info=info, mask_encoding=config.mask_encoding,
-            frames_fps=config.frames_fps, jpeg_quality=config.jpeg_quality,
+            config.bind, info=info, options=PublishOptions(config.mask_encoding, config.frames_fps, config.jpeg_quality)
         )  # fmt: skip
         self.feeds = [Feed(camera, FrameRing(camera.name, doorbell=self.doorbell)) for camera in config.cameras]
         self.worker = GpuWorker(self._load_tracker, self.feeds, publisher=self.publisher, doorbell=self.doorbell)

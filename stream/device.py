@@ -10,6 +10,10 @@ import os
 import torch
 
 
+class GpuMissing(RuntimeError):
+    """The daemon is meant to run on a GPU and there is none; the text says what was found and what to do."""
+
+
 class OptionError(ValueError):
     """An option that cannot work here; the text names it, its value and what was expected."""
 
@@ -33,6 +37,18 @@ def resolve_device(name: str) -> torch.device:
             f"device is {name!r}, but torch {torch.__version__} finds no CUDA device; expected cpu or a working GPU"
         )
     return device
+
+
+def check_gpu(name: str, *, allow_cpu: bool) -> None:
+    """Raise `GpuMissing` where device `auto` would quietly become a CPU, or a named GPU is not there.
+
+    `cpu` by name is what the user wants; `allow_cpu` makes `auto` take what there is.
+    """
+    if name == "cpu" or (name == "auto" and allow_cpu) or torch.cuda.is_available():
+        return
+    build = "a build for CPUs" if torch.version.cuda is None else f"built for CUDA {torch.version.cuda}"
+    expected = "expected a GPU with its driver, --device cpu, or --allow-cpu (allow_cpu = true)"
+    raise GpuMissing(f"device is {name!r}, but torch {torch.__version__} ({build}) finds no GPU; {expected}")
 
 
 def resolve_dtype(name: str, device: torch.device) -> torch.dtype:

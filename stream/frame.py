@@ -132,6 +132,25 @@ class CameraState:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Seconds that one picture spent in each stage of its way through the daemon."""
+
+    decode_s: float  # arrival to decoded
+    wait_s: float  # decoded to the beginning of its turn
+    infer_s: float  # to the end of inference
+    publish_s: float  # to publication
+    total_s: float  # arrival to publication
+
+
+class TimingSink(Protocol):
+    """Where the publisher reports them; the metrics are one."""
+
+    def observe(self, camera: str, times: StageTimes) -> None:
+        """Never blocks."""
+        ...
+
+
 class StateSink(Protocol):
     """Where capture threads and the worker report a camera's condition; the publisher is one."""
 

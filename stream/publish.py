@@ -15,19 +15,30 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import msgspec
 
 from stream import wire
-from stream.frame import CameraState, Delivery, Masks, Stamp
+from stream.frame import CameraState, Delivery, Masks, StageTimes, Stamp, TimingSink
 from stream.mailbox import Batch, Mailbox
+from stream.meter import Meter
 from stream.outlet import BindError, Outlet
 
 log = logging.getLogger(__name__)
 
 IDLE_LIMIT_MS = 250.0  # the loop moves at least this often: the watchdog reads `num_loops`
 EARLY_NS = 5_000_000  # a picture that comes this little too early is still sent: arrivals jitter
+
+
+@dataclass(frozen=True, slots=True)
+class PublishOptions:
+    """How masks and pictures are encoded; `frames_fps` limits the pictures of each camera."""
+
+    mask_encoding: wire.MaskEncoding = "bits"
+    frames_fps: float = 15.0
+    jpeg_quality: int = 80
 
 
 class Publisher:
@@ -42,27 +53,30 @@ class Publisher:
         bind: Sequence[str] = ("tcp://127.0.0.1:5560",),
         *,
         info: wire.Info | None = None,
-        mask_encoding: wire.MaskEncoding = "bits",
-        frames_fps: float = 15.0,
-        jpeg_quality: int = 80,
+        options: PublishOptions | None = None,
+        times: TimingSink | None = None,
     ) -> None:
+        options = options or PublishOptions()
         self.ready = threading.Event()
         self.error: Exception | None = None
         self.endpoints: tuple[str, ...] = ()
         self.num_loops = 0
         self.num_published = 0
+        self.run_id = 0
         self._bind = tuple(bind)
-        self._encoder = wire.MaskEncoder(mask_encoding)
-        self._jpeg = (cv2.IMWRITE_JPEG_QUALITY, jpeg_quality)
-        self._frames_fps = frames_fps
+        self._encoder = wire.MaskEncoder(options.mask_encoding)
+        self._jpeg = (cv2.IMWRITE_JPEG_QUALITY, options.jpeg_quality)
+        self._frames_fps = options.frames_fps
+        self._times = times
         self._info = info or wire.Info()
         self._mailbox = Mailbox()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="pub", daemon=True)
         self._outlet: Outlet | None = None
-        self._run_id = 0
+        self._first_serial = 0  # of topics that begin from now on: above those of cameras that are gone
         self._serials: dict[str, int] = {}  # by topic; never restarts within a run
         self._last: dict[str, Stamp] = {}  # by camera
+        self._meters: dict[str, Meter] = {}  # by camera
         self._frame_due_ns: dict[str, int] = {}  # by camera
         self._pictured: dict[str, tuple[Delivery, wire.MasksMessage]] = {}  # by camera: waits for the JPEG encoder
 
@@ -92,6 +106,16 @@ class Publisher:
     def num_replaced(self) -> int:
         """Deliveries that a newer one of the same camera replaced before `pub` took them."""
         return self._mailbox.num_replaced
+
+    def meter(self, camera: str) -> Meter:
+        """How many of a camera's masks were published, and how often; any thread."""
+        return self._meters.get(camera) or Meter()
+
+    @property
+    def num_subscriptions(self) -> int:
+        """Subscriptions to frames/ that stand now; any thread."""
+        outlet = self._outlet
+        return 0 if outlet is None else outlet.num_subscriptions
 
     def put_masks(self, delivery: Delivery) -> None:
         """Newest per camera. The publisher releases the delivery, whatever happens to it; never blocks."""
@@ -131,7 +155,7 @@ class Publisher:
 
     def _serve(self) -> None:
         fileno = self._mailbox.open()
-        self._run_id = time.time_ns()
+        self.run_id = time.time_ns()
         outlet = Outlet(self._bind, num_cameras=len(self._info.cameras))
         try:
             outlet.watch(fileno)
@@ -158,7 +182,7 @@ class Publisher:
                 self._send_info(outlet, batch.info)
             for state in batch.states:
                 serial = self._next_serial(f"state/{state.camera}")
-                outlet.send(wire.encode(wire.state_of(state, run=self._run_id, serial=serial)), kept=True)
+                outlet.send(wire.encode(wire.state_of(state, run=self.run_id, serial=serial)), kept=True)
             while waiting:
                 message = self._send_masks(outlet, waiting[0])
                 self._keep_picture(waiting.pop(0), message)
@@ -188,15 +212,26 @@ class Publisher:
         self._last[stamp.camera] = stamp
         self._learn_size(outlet, stamp, masks)
         message = wire.MasksMessage(
-            run=self._run_id, serial=self._next_serial(f"masks/{stamp.camera}"),
+            run=self.run_id, serial=self._next_serial(f"masks/{stamp.camera}"),
             num_dropped=max(0, stamp.seq - last_order[1] - 1),
             model=self._info.model, backend=self._info.backend,
             objects=wire.objects_of(masks, delivery.labels, self._encoder), requests=delivery.requests,
             **wire.picture_fields(stamp, masks, inferred_ns=inferred_ns),
         )  # fmt: skip
         outlet.send(wire.encode(message))
-        self.num_published += 1
+        self._count(message, delivery.started_ns)
         return message
+
+    def _count(self, message: wire.MasksMessage, started_ns: int) -> None:
+        self.num_published += 1
+        self._meters.setdefault(message.camera, Meter()).put(message.published_ns)
+        if self._times is not None:
+            spans_ns = (
+                message.decoded_ns - message.arrival_ns, started_ns - message.decoded_ns,
+                message.inferred_ns - started_ns, message.published_ns - message.inferred_ns,
+                message.published_ns - message.arrival_ns,
+            )  # fmt: skip
+            self._times.observe(message.camera, StageTimes(*(max(0, span_ns) / 1e9 for span_ns in spans_ns)))
 
     def _send_frame(self, outlet: Outlet) -> None:
         """Encode and send one waiting picture: a JPEG takes milliseconds, and masks go first."""
@@ -212,11 +247,11 @@ class Publisher:
         delivery.release()
         fields = wire.picture_fields(delivery.stamp, message, inferred_ns=message.inferred_ns)
         serial = self._next_serial(f"frames/{camera}")
-        frame = wire.FrameMessage(run=self._run_id, serial=serial, encoding="jpeg", data=data.tobytes(), **fields)
+        frame = wire.FrameMessage(run=self.run_id, serial=serial, encoding="jpeg", data=data.tobytes(), **fields)
         outlet.send(wire.encode(frame))
 
     def _next_serial(self, topic: str) -> int:
-        self._serials[topic] = self._serials.get(topic, 0) + 1
+        self._serials[topic] = self._serials.get(topic, self._first_serial) + 1
         return self._serials[topic]
 
     def _learn_size(self, outlet: Outlet, stamp: Stamp, masks: Masks) -> None:
@@ -232,13 +267,23 @@ class Publisher:
         known = {camera.name: camera for camera in self._info.cameras}
         cameras = tuple(camera if camera.width else known.get(camera.name, camera) for camera in info.cameras)
         for gone in known.keys() - {camera.name for camera in cameras}:
-            outlet.forget(wire.prefix(f"state/{gone}"))
+            self._forget(outlet, gone)
         self._info = msgspec.structs.replace(
-            info, run=self._run_id, serial=self._next_serial("info"), cameras=cameras,
+            info, run=self.run_id, serial=self._next_serial("info"), cameras=cameras,
             software=info.software or software_version(), clock_id=wire.local_clock_id(),
             mask_encoding=self._encoder.encoding, frames_fps=self._frames_fps,
         )  # fmt: skip
         outlet.send(wire.encode(self._info), kept=True)
+
+    def _forget(self, outlet: Outlet, camera: str) -> None:
+        """The camera is gone; should it come back, its serials go on above all that were used."""
+        outlet.forget(wire.prefix(f"state/{camera}"))
+        gone = [self._serials.pop(f"{kind}/{camera}", 0) for kind in ("masks", "frames", "state")]
+        self._first_serial = max(self._first_serial, *gone)
+        if camera in self._pictured:
+            self._pictured.pop(camera)[0].release()
+        for table in (self._last, self._meters, self._frame_due_ns):
+            table.pop(camera, None)
 
 
 def software_version() -> str:

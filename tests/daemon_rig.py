@@ -42,7 +42,7 @@ def daemon(folder: Path, config: str) -> Iterator[DaemonProcess]:
     """Start a daemon on this TOML text (without `bind`); killed at the end if it still runs."""
     endpoint = f"ipc://{folder}/d.sock"
     file = folder / "daemon.toml"
-    file.write_text(f'bind = ["{endpoint}"]\n{config}', encoding="utf-8")
+    file.write_text(f'bind = ["{endpoint}"]\nallow_cpu = true\n{config}', encoding="utf-8")
     log = folder / "daemon.log"
     with log.open("w", encoding="utf-8") as output:
         command = [sys.executable, "-m", "stream.cli", "run", str(file)]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.frame import Masks, ObjectState, Stamp
-from stream.publish import Publisher
+from stream.publish import Publisher, PublishOptions
 
 
 def ellipse_hw(height: int, width: int, box: tuple[int, int, int, int]) -> NDArray[np.bool_]:
@@ -78,7 +78,9 @@ class FakeDelivery:
 @contextlib.contextmanager
 def publishing(*bind: str, **options: object) -> Iterator[Publisher]:
     """A publisher that runs, and afterwards has ended without an error."""
-    publisher = Publisher(bind or ("tcp://127.0.0.1:*",), **options)  # type: ignore[arg-type]
+    info = options.pop("info", None)
+    settings = PublishOptions(**options)  # type: ignore[arg-type]
+    publisher = Publisher(bind or ("tcp://127.0.0.1:*",), info=info, options=settings)  # type: ignore[arg-type]
     publisher.start()
     try:
         publisher.wait_ready()

@@ -35,7 +35,7 @@ def daemon(monkeypatch: pytest.MonkeyPatch) -> list[Config]:
     seen: list[Config] = []
 
     class Daemon:
-        def __init__(self, config: Config) -> None:
+        def __init__(self, config: Config, *, file: Path | None = None) -> None:
             seen.append(config)
 
         def run(self) -> int:

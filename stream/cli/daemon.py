@@ -40,6 +40,11 @@ Name = Annotated[str | None, typer.Option(help="The camera's name; made from the
 Model = Annotated[str | None, typer.Option(help="nano (embedded, the default), or one of `weights list`.")]
 Checkpoint = Annotated[str | None, typer.Option(help="The model's weights, if not the known ones.", metavar="FILE")]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+AllowCpu = Annotated[bool, typer.Option("--allow-cpu", help="Run on the CPU where there is no GPU.")]
+Control = Annotated[list[str] | None, typer.Option(help="Where to take commands; one port above --bind unless given.")]
+Http = Annotated[str | None, typer.Option(help="Serve /live /ready /status /metrics there.", metavar="127.0.0.1:PORT")]
+Keys = Annotated[str | None, typer.Option(help="Folder of `keys`, to listen beyond this machine.", metavar="FOLDER")]
+State = Annotated[str | None, typer.Option(help="Keep objects added while it runs there.", metavar="FOLDER")]
 Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
 Bind = Annotated[list[str] | None, typer.Option(help="Where to publish (tcp://127.0.0.1:5560). May be repeated.")]
 Pace = Annotated[str | None, typer.Option(help="live: the newest picture wins; offline: every picture of a file.")]
@@ -59,8 +64,13 @@ def run(
     model: Model = None,
     checkpoint: Checkpoint = None,
     device: Device = None,
+    allow_cpu: AllowCpu = False,
     dtype: Dtype = None,
     bind: Bind = None,
+    control: Control = None,
+    http: Http = None,
+    keys: Keys = None,
+    state: State = None,
     pace: Pace = None,
     loop: Loop = False,
     max_fps: MaxFps = None,
@@ -69,12 +79,14 @@ def run(
     """Run the daemon: pictures in, masks out over ZeroMQ, until the source ends or INT or TERM arrives."""
     flags = PromptFlags(point or (), box or (), mask or (), label or ())
     camera = {"name": name, "pace": pace, "loop": loop or None, "max_fps": max_fps}
-    program = {"model": model, "checkpoint": checkpoint, "device": device, "dtype": dtype, "bind": bind or None}
-    config = _config(source, flags, {**camera, **program, "mask_encoding": mask_encoding})
+    program = {"model": model, "checkpoint": checkpoint, "device": device, "dtype": dtype, "allow_cpu": allow_cpu or None}
+    service = {"bind": bind or None, "control": control or None, "http": http, "keys": keys, "state": state}
+    config = _config(source, flags, {**camera, **program, **service, "mask_encoding": mask_encoding})
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from stream.daemon import Daemon
 
-    raise typer.Exit(Daemon(config).run())
+    file = Path(source) if source.endswith(".toml") else None
+    raise typer.Exit(Daemon(config, file=file).run())
 
 
 def _config(source: str, flags: PromptFlags, options: dict[str, object]) -> Config:

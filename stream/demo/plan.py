@@ -60,11 +60,12 @@ def _plan_clip(seconds: float | None) -> Plan:
     )
     loops = seconds is not None and seconds > DEMO.num_frames / FPS
     camera = CameraConfig(name="demo", source=f"testsrc://demo?fps={FPS:g}", loop=loops, prompts=prompts)
-    return Plan(Config(cameras=(camera,), bind=(BIND,), frames_fps=FRAMES_FPS), clip, seconds)
+    config = Config(cameras=(camera,), bind=(BIND,), control=(), frames_fps=FRAMES_FPS, allow_cpu=True)
+    return Plan(config, clip, seconds)
 
 
 def _plan_own(seconds: float | None, source: str) -> Plan:
-    options = {"bind": [BIND], "frames_fps": FRAMES_FPS}
+    options = {"bind": [BIND], "control": [], "frames_fps": FRAMES_FPS, "allow_cpu": True}
     camera = config_from_flags(source, PromptFlags(), options=options).cameras[0]
     width, height = _probe(camera)
     flags = PromptFlags(points=[f"{width / 2:g},{height / 2:g}"])
