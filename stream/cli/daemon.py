@@ -79,7 +79,8 @@ def run(
     """Run the daemon: pictures in, masks out over ZeroMQ, until the source ends or INT or TERM arrives."""
     flags = PromptFlags(point or (), box or (), mask or (), label or ())
     camera = {"name": name, "pace": pace, "loop": loop or None, "max_fps": max_fps}
-    program = {"model": model, "checkpoint": checkpoint, "device": device, "dtype": dtype, "allow_cpu": allow_cpu or None}
+    where = {"device": device, "dtype": dtype, "allow_cpu": allow_cpu or None}
+    program = {"model": model, "checkpoint": checkpoint, **where}
     service = {"bind": bind or None, "control": control or None, "http": http, "keys": keys, "state": state}
     config = _config(source, flags, {**camera, **program, **service, "mask_encoding": mask_encoding})
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
