@@ -111,6 +111,10 @@ class Publisher:
         """How many of a camera's masks were published, and how often; any thread."""
         return self._meters.get(camera) or Meter()
 
+    def size(self, camera: str) -> tuple[int, int]:
+        """Width and height of a camera's pictures, 0 before the first; any thread."""
+        return next(((known.width, known.height) for known in self._info.cameras if known.name == camera), (0, 0))
+
     @property
     def num_subscriptions(self) -> int:
         """Subscriptions to frames/ that stand now; any thread."""
