@@ -35,6 +35,7 @@ class Delivery:
 
     def __init__(self, seq: int, masks: Masks) -> None:
         self.stamp, self.labels, self.picture_hwc, self._masks = stamp_now(seq), {1: "cup"}, None, masks
+        self.requests, self.started_ns = (), self.stamp.decoded_ns
 
     def resolve(self) -> tuple[Masks, int]:
         return self._masks, time.monotonic_ns()
