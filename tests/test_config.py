@@ -22,12 +22,26 @@ bind = ["tcp://127.0.0.1:5560", "ipc:///run/user/0/sam2.ipc", "tcp://[::1]:*"]
 mask_encoding = "coco_rle"
 frames_fps = 10
 jpeg_quality = 90
+control = ["ipc:///run/user/0/sam2-control.ipc"]
+http = "127.0.0.1:9464"
+keys = "keys"
+state = "state"
+allow_cpu = true
+wire_schemes = ["rtsps"]
+max_cameras = 8
+max_objects = 12
+refine_as_cond = false
 
 [[camera]]
 name = "door"
 source = "rtsp://user:secret@10.0.0.9/live"
 rtsp_transport = "udp"
 max_fps = 12.5
+credential = "door"
+clock = "sender"
+stall_s = 5
+freeze_s = 0
+memory_gap_s = 60
 [[camera.prompt]]
 object_id = 7
 label = "person"
@@ -66,6 +80,11 @@ def test_every_setting_arrives(folder: Path) -> None:
                 source="rtsp://user:secret@10.0.0.9/live",
                 rtsp_transport="udp",
                 max_fps=12.5,
+                credential="door",
+                clock="sender",
+                stall_s=5.0,
+                freeze_s=0.0,
+                memory_gap_s=60.0,
                 prompts=(
                     PromptConfig(7, "person", points=((10, 20, 1), (30.5, 40, 0), (1, 2, 1)), box=(0, 0, 100, 200)),
                     PromptConfig(8, mask=folder / "cup.png"),
@@ -82,11 +101,43 @@ def test_every_setting_arrives(folder: Path) -> None:
         mask_encoding="coco_rle",
         frames_fps=10.0,
         jpeg_quality=90,
+        control=("ipc:///run/user/0/sam2-control.ipc",),
+        http="127.0.0.1:9464",
+        keys=folder / "keys",
+        state=folder / "state",
+        allow_cpu=True,
+        wire_schemes=("rtsps",),
+        max_cameras=8,
+        max_objects=12,
+        refine_as_cond=False,
     )
 
 
 def test_an_empty_file_is_the_defaults(folder: Path) -> None:
     assert load(folder, "") == Config(cameras=())
+
+
+@pytest.mark.parametrize(
+    ("text", "endpoints"),
+    [
+        ("", ("tcp://127.0.0.1:5561",)),
+        ("bind = ['ipc:///tmp/a']", ("ipc:///tmp/a-control",)),
+        ("bind = ['tcp://[::1]:7000', 'ipc:///tmp/a']", ("tcp://[::1]:7001",)),
+        ("bind = ['tcp://127.0.0.1:*']", ("tcp://127.0.0.1:*",)),
+        ("bind = ['tcp://127.0.0.1:65535']", ("tcp://127.0.0.1:1",)),
+        ("control = ['ipc:///tmp/b']", ("ipc:///tmp/b",)),
+        ("control = []", ()),
+    ],
+)
+def test_commands_are_taken_beside_the_first_endpoint_unless_told_where(
+    folder: Path, text: str, endpoints: tuple[str, ...]
+) -> None:
+    assert load(folder, text).control_endpoints == endpoints
+
+
+def test_with_keys_other_machines_may_be_served(folder: Path) -> None:
+    config = load(folder, "bind = ['tcp://0.0.0.0:5560']\nkeys = 'keys'")
+    assert config.bind == ("tcp://0.0.0.0:5560",) and config.control_endpoints == ("tcp://0.0.0.0:5561",)
 
 
 def test_a_camera_is_named_in_its_frame() -> None:
@@ -116,6 +167,18 @@ WRONG = [
     ("bind = ['tcp://127.0.0.1']", "bind[0]", "tcp://127.0.0.1:PORT"),
     ("bind = ['tcp://127.0.0.1:99999']", "bind[0]", "tcp://127.0.0.1:PORT"),
     ("bind = ['udp://127.0.0.1:1']", "bind[0]", "tcp://127.0.0.1:PORT"),
+    ("control = ['tcp://0.0.0.0:5561']", "control[0]", "make keys"),
+    ("http = '0.0.0.0:9464'", "http", "a loopback address and a port"),
+    ("http = '127.0.0.1'", "http", "a loopback address and a port"),
+    ("http = 9464", "http", "a loopback address and a port"),
+    ("state = ''", "state", "the path of a folder"),
+    ("wire_schemes = ['file']", "wire_schemes[0]", "one of rtsp, rtsps, http, https"),
+    ("max_cameras = 0", "max_cameras", "from 1 to 1024"),
+    ("allow_cpu = 'yes'", "allow_cpu", "true or false"),
+    (CAMERA + "stall_s = 0", "camera[0].stall_s", "seconds from 0.5"),
+    (CAMERA + "freeze_s = -1", "camera[0].freeze_s", "0 (never)"),
+    (CAMERA + "credential = '../x'", "camera[0].credential", "the name of a credential"),
+    (CAMERA + "clock = 'ntp'", "camera[0].clock", "one of arrival, sender"),
     ("mask_encoding = 'png'", "mask_encoding", "one of bits, coco_rle, none"),
     ("frames_fps = nan", "frames_fps", "frames a second"),
     ("frames_fps = 1" + "0" * 400, "frames_fps", "frames a second"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stream.device import OptionError, resolve_device, resolve_dtype
+from stream.device import GpuMissing, OptionError, check_gpu, resolve_device, resolve_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -43,3 +43,22 @@ def test_a_dtype_that_cannot_work_is_refused() -> None:
         resolve_dtype("int8", CPU)
     with pytest.raises(OptionError, match="dtype is 'fp16' on a CPU"):
         resolve_dtype("fp16", CPU)
+
+
+@pytest.mark.parametrize(("name", "allow_cpu"), [("auto", False), ("cuda", False), ("cuda", True), ("cuda:1", True)])
+def test_a_gpu_that_is_missing_is_told_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, name: str, allow_cpu: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(GpuMissing, match=r"finds no GPU; expected a GPU with its driver, --device cpu, or --allow-cpu"):
+        check_gpu(name, allow_cpu=allow_cpu)
+
+
+@pytest.mark.parametrize(
+    ("name", "allow_cpu", "has_gpu"), [("cpu", False, False), ("auto", True, False), ("auto", False, True)]
+)
+def test_a_cpu_that_is_meant_or_allowed_will_do(
+    monkeypatch: pytest.MonkeyPatch, name: str, allow_cpu: bool, has_gpu: bool
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
+    check_gpu(name, allow_cpu=allow_cpu)
