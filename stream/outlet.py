@@ -11,16 +11,16 @@ a topic is sent again at most once in 100 ms, and clients drop what they know. A
 
 from __future__ import annotations
 
-import errno
-import ipaddress
 import math
-import os
-import pathlib
-import socket
 import time
 from collections.abc import Sequence
 
 import zmq
+
+from stream.doors import BindError, Doors, check_endpoint
+from stream.keys import KeyRing
+
+__all__ = ["BindError", "Outlet", "check_endpoint"]
 
 RESEND_NS = 100_000_000
 MIN_QUEUED = 1000  # messages per subscriber
@@ -30,12 +30,8 @@ MAX_INBOUND_A_TURN = 1000
 MAX_FRAME_PREFIXES = 4096
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, HEARTBEAT_TTL_MS = 1000, 3000, 4000
 LINGER_MS = 500
-MAX_IPC_PATH = 100  # bytes; the kernel's limit is 107
+REOPEN_MS = 10.0  # how often guarded endpoints are tried that are being opened again
 FRAMES = b"frames/"
-
-
-class BindError(OSError):
-    """An endpoint cannot be bound; the text says which, why, and what was expected."""
 
 
 class Outlet:
@@ -44,10 +40,7 @@ class Outlet:
     `has_reader` may be asked from any thread: its tuple is replaced, never changed.
     """
 
-    def __init__(self, bind: Sequence[str], *, num_cameras: int = 1) -> None:
-        for endpoint in bind:
-            check_endpoint(endpoint)
-        self.endpoints: tuple[str, ...] = ()
+    def __init__(self, bind: Sequence[str], *, num_cameras: int = 1, keys: KeyRing | None = None) -> None:
         self.num_sent = 0
         self._kept: dict[bytes, bytes] = {}  # topic with NUL -> message
         self._sent_ns: dict[bytes, int] = {}
@@ -56,15 +49,21 @@ class Outlet:
         self._context = zmq.Context()
         self._context.set(zmq.IPV6, any("[" in endpoint for endpoint in bind))
         self._socket = self._context.socket(zmq.XPUB)
+        self._doors = Doors(self._socket, "view", keys=keys)
         try:
             self._configure(num_cameras)
-            for endpoint in bind:
-                self.endpoints += (self._bind(endpoint),)
-        except (zmq.ZMQError, OSError):
+            self._doors.open(bind)
+        except (zmq.ZMQError, OSError, ValueError):
             self.close()
             raise
         self._poller = zmq.Poller()
         self._poller.register(self._socket, zmq.POLLIN)
+        self._doors.register(self._poller)
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        """Where it can be reached, with the real ports."""
+        return self._doors.endpoints
 
     def _configure(self, num_cameras: int) -> None:
         options = {
@@ -76,19 +75,14 @@ class Outlet:
         for option, value in options.items():
             self._socket.setsockopt(option, value)
 
-    def _bind(self, endpoint: str) -> str:
-        try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as exc:
-            raise BindError(f"cannot bind {endpoint}: {exc.strerror}; expected a free port or path") from exc
-        return self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
-
     def watch(self, fileno: int) -> None:
         """Let `wait` also end when this file is readable."""
         self._poller.register(fileno, zmq.POLLIN)
 
     def wait(self, limit_ms: float) -> None:
         """Until a subscription or a watched file is readable, a message is due again, or the limit passes."""
+        if self._doors.is_reopening:
+            limit_ms = min(limit_ms, REOPEN_MS)
         if self._due_ns:
             limit_ms = min(limit_ms, (min(self._due_ns.values()) - time.monotonic_ns()) / 1e6 + 0.5)
         self._poller.poll(max(0, math.ceil(limit_ms)))
@@ -113,7 +107,8 @@ class Outlet:
             table.pop(topic, None)
 
     def serve(self) -> None:
-        """Take what subscribers asked for, and send again what is due."""
+        """Let subscribers in, take what they asked for, and send again what is due."""
+        self._doors.serve()
         for _ in range(MAX_INBOUND_A_TURN):
             try:
                 request = self._socket.recv(zmq.DONTWAIT)
@@ -145,46 +140,6 @@ class Outlet:
 
     def close(self) -> None:
         """Give what is queued half a second to leave, then end the socket, its files and its threads."""
-        for endpoint in self.endpoints:
-            if endpoint.startswith("ipc://"):
-                pathlib.Path(endpoint.removeprefix("ipc://")).unlink(missing_ok=True)
+        self._doors.close()
         self._socket.close()
         self._context.term()
-
-
-def check_endpoint(endpoint: str) -> None:
-    """BindError unless this is a loopback tcp:// endpoint, or an ipc:// one that nobody serves."""
-    scheme, _, address = endpoint.partition("://")
-    if scheme == "tcp" and address.rpartition(":")[0]:
-        if not is_loopback(address.rpartition(":")[0]):
-            raise BindError(
-                f"{endpoint} can be reached from other machines; expected tcp://127.0.0.1:PORT or ipc://PATH"
-            )
-    elif scheme == "ipc" and address:
-        _check_socket_file(endpoint, pathlib.Path(address))
-    else:
-        raise BindError(f"endpoint {endpoint!r}, expected tcp://127.0.0.1:PORT or ipc://PATH")
-
-
-def is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def _check_socket_file(endpoint: str, path: pathlib.Path) -> None:
-    """libzmq removes whatever lies at the path: a file, or the socket of a program that still serves it."""
-    num_bytes = len(os.fsencode(path))
-    if num_bytes > MAX_IPC_PATH:
-        raise BindError(f"{endpoint} has a path of {num_bytes} bytes, expected at most {MAX_IPC_PATH}")
-    if not path.parent.is_dir():
-        raise BindError(f"{endpoint} lies in {path.parent}, expected a directory that exists")
-    if not path.exists():
-        return
-    with socket.socket(socket.AF_UNIX) as probe:
-        probe.settimeout(0.5)
-        if not path.is_socket() or probe.connect_ex(str(path)) != errno.ECONNREFUSED:
-            raise BindError(f"{endpoint} is in use; expected a path that no other file or program has")

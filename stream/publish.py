@@ -22,6 +22,7 @@ import msgspec
 
 from stream import wire
 from stream.frame import CameraState, Delivery, Masks, StageTimes, Stamp, TimingSink
+from stream.keys import KeyRing
 from stream.mailbox import Batch, Mailbox
 from stream.meter import Meter
 from stream.outlet import BindError, Outlet
@@ -55,6 +56,7 @@ class Publisher:
         info: wire.Info | None = None,
         options: PublishOptions | None = None,
         times: TimingSink | None = None,
+        keys: KeyRing | None = None,
     ) -> None:
         options = options or PublishOptions()
         self.ready = threading.Event()
@@ -67,7 +69,7 @@ class Publisher:
         self._encoder = wire.MaskEncoder(options.mask_encoding)
         self._jpeg = (cv2.IMWRITE_JPEG_QUALITY, options.jpeg_quality)
         self._frames_fps = options.frames_fps
-        self._times = times
+        self._times, self._keys = times, keys
         self._info = info or wire.Info()
         self._mailbox = Mailbox()
         self._stopping = threading.Event()
@@ -160,7 +162,7 @@ class Publisher:
     def _serve(self) -> None:
         fileno = self._mailbox.open()
         self.run_id = time.time_ns()
-        outlet = Outlet(self._bind, num_cameras=len(self._info.cameras))
+        outlet = Outlet(self._bind, num_cameras=len(self._info.cameras), keys=self._keys)
         try:
             outlet.watch(fileno)
             self._outlet, self.endpoints = outlet, outlet.endpoints
