@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ from numpy.typing import NDArray
 
 from engines.synthetic import DEMO, ClipSpec, SyntheticClip, draw_counter, strip_height
 from stream import wire
-from stream.capture import open_source
+from stream.capture import Watch, open_source
 from stream.config import CameraConfig, Config, ConfigError
 from stream.demo.baseline import ColourThreshold, to_lab
 from stream.demo.plan import FPS, DemoError, make_plan
@@ -184,7 +183,7 @@ def test_the_camera_shows_the_demo_clip_and_each_object_is_clicked_once() -> Non
     plan = make_plan(None, None)
     (camera,) = plan.config.cameras
     clip = SyntheticClip(DEMO)
-    pictures = open_source(dataclasses.replace(camera, pace="offline")).pictures(threading.Event())
+    pictures = open_source(dataclasses.replace(camera, pace="offline")).pictures(Watch())
     for index, picture in enumerate(itertools.islice(pictures, 2)):
         seen_hwc, expected_hwc = np.zeros((picture.height, picture.width, 3), np.uint8), clip.frame(index)
         picture.copy_into(seen_hwc)

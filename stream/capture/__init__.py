@@ -9,18 +9,25 @@ Never: touches a tensor, a mask or a subscriber.
 import cv2  # noqa: F401
 
 from stream.capture.backoff import BackOff
+from stream.capture.feeder import CameraFeeder, CameraStuck
+from stream.capture.numbering import Numbering
 from stream.capture.picture import Arrival, Loss, Picture, Source, SourceError
 from stream.capture.sources import check_source, open_source
 from stream.capture.thread import CaptureThread
+from stream.capture.watch import Watch
 
 __all__ = [
     "Arrival",
     "BackOff",
+    "CameraFeeder",
+    "CameraStuck",
     "CaptureThread",
     "Loss",
+    "Numbering",
     "Picture",
     "Source",
     "SourceError",
+    "Watch",
     "check_source",
     "open_source",
 ]

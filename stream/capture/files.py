@@ -10,7 +10,6 @@ for it.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from stream.capture.container import open_video
 from stream.capture.decoder import PictureDecoder, to_ns
 from stream.capture.pacer import Pacer
 from stream.capture.picture import Arrival, Items, Loss, Picture, SourceError
+from stream.capture.watch import Watch
 from stream.config import CameraConfig
 
 DEFAULT_PERIOD_NS = 40_000_000  # of a file that does not say its rate
@@ -44,20 +44,20 @@ class VideoFile:
         with open_video(self._address.target, self._address.shown) as (_, stream):
             assert stream.type == "video", "open_video gives a video stream"
 
-    def pictures(self, stop: threading.Event) -> Items:
+    def pictures(self, watch: Watch) -> Items:
         with open_video(self._address.target, self._address.shown) as (container, stream):
             decoder = PictureDecoder(stream, low_delay=self._is_live)
             if self._is_live:
-                yield from _paced(container, stream, decoder, stop=stop)
+                yield from _paced(container, stream, decoder, watch=watch)
             else:
-                yield from _at_once(container, stream, decoder, stop=stop)
+                yield from _at_once(container, stream, decoder, watch=watch)
 
 
 def _at_once(
-    container: InputContainer, stream: VideoStream, decoder: PictureDecoder, *, stop: threading.Event
+    container: InputContainer, stream: VideoStream, decoder: PictureDecoder, *, watch: Watch
 ) -> Iterator[Picture | Loss]:
     for packet in container.demux(stream):
-        if stop.is_set():
+        if watch.is_set():
             return
         if packet.size:
             yield from decoder.decode(packet, Arrival.now())
@@ -65,9 +65,9 @@ def _at_once(
 
 
 def _paced(
-    container: InputContainer, stream: VideoStream, decoder: PictureDecoder, *, stop: threading.Event
+    container: InputContainer, stream: VideoStream, decoder: PictureDecoder, *, watch: Watch
 ) -> Iterator[Picture | Loss]:
-    pacer, due_ns, period_ns = Pacer(stop), 0, _period_ns(stream)
+    pacer, due_ns, period_ns = Pacer(watch), 0, _period_ns(stream)
     for packet in container.demux(stream):
         if not packet.size:
             continue

@@ -10,7 +10,6 @@ Never: descends into sub-folders, or stops at a picture that cannot be read: it 
 from __future__ import annotations
 
 import re
-import threading
 from pathlib import Path
 
 import cv2
@@ -19,6 +18,7 @@ import numpy as np
 from stream.capture.address import Address
 from stream.capture.pacer import Pacer
 from stream.capture.picture import Arrival, Items, Loss, Picture, SourceError
+from stream.capture.watch import Watch
 from stream.config import CameraConfig
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -40,11 +40,11 @@ class ImageFolder:
         """Raise `SourceError` for a folder without pictures."""
         self._paths()
 
-    def pictures(self, stop: threading.Event) -> Items:
-        pacer = Pacer(stop)
+    def pictures(self, watch: Watch) -> Items:
+        pacer = Pacer(watch)
         for index, path in enumerate(self._paths()):
             pts_ns = index * self._period_ns
-            if stop.is_set() or (self._is_live and not pacer.wait(pts_ns)):
+            if watch.is_set() or (self._is_live and not pacer.wait(pts_ns)):
                 return
             yield _read(path, pts_ns)
 

@@ -6,8 +6,9 @@ Never: hurries to catch up, or drops a picture: what comes late comes at once, a
 
 from __future__ import annotations
 
-import threading
 import time
+
+from stream.capture.watch import Watch
 
 MAX_JUMP_NS = 5 * 10**9
 
@@ -15,8 +16,8 @@ MAX_JUMP_NS = 5 * 10**9
 class Pacer:
     """Written by the camera's thread."""
 
-    def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
         self._offset_ns: int | None = None
         self._last_ns = 0
 
@@ -30,4 +31,4 @@ class Pacer:
         if self._offset_ns is None or jumped:
             self._offset_ns = time.monotonic_ns() - time_ns
         delay_ns = time_ns + self._offset_ns - time.monotonic_ns()
-        return not self._stop.wait(max(delay_ns, 0) / 1e9)
+        return not self._watch.wait(max(delay_ns, 0) / 1e9)

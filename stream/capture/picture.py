@@ -7,7 +7,6 @@ Never: opens anything.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from stream.capture.watch import Watch
 from stream.frame import ClockSource
 
 
@@ -97,6 +97,9 @@ class Source(Protocol):
         """Raise `SourceError` where it can be known beforehand that no picture will ever come."""
         ...
 
-    def pictures(self, stop: threading.Event) -> Items:
-        """Pictures in order until the source ends; returns soon after `stop` is set; raises `SourceError`."""
+    def pictures(self, watch: Watch) -> Items:
+        """Pictures in order until the source ends; returns soon after `watch` is set; raises `SourceError`.
+
+        A call that may take longer than the watch's limit is told to it before (`expect`).
+        """
         ...

@@ -26,7 +26,6 @@ import logging
 import os
 import re
 import tempfile
-import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,6 +39,7 @@ from numpy.typing import NDArray
 
 from stream.capture.address import Address
 from stream.capture.picture import Arrival, Items, Loss, Picture, SourceError
+from stream.capture.watch import Watch
 from stream.config import CameraConfig
 from stream.frame import ClockSource
 
@@ -92,10 +92,11 @@ class PushSource:
     def check(self) -> None:
         """Nothing more can be known before the socket is bound."""
 
-    def pictures(self, stop: threading.Event) -> Items:
+    def pictures(self, watch: Watch) -> Items:
         with zmq.Context() as context, context.socket(zmq.PULL) as socket:
             self._bind(socket)
-            while not stop.is_set():
+            while not watch.is_set():
+                watch.expect()
                 if socket.poll(POLL_MS):
                     parts = socket.recv_multipart(copy=False)
                     yield from self._accept([part.buffer for part in parts])

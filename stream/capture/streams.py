@@ -14,13 +14,12 @@ Two traps of FFmpeg's RTSP, measured with a server that sends four pictures a se
 
 from __future__ import annotations
 
-import threading
-
 from stream.capture.address import Address, url_for_ffmpeg
 from stream.capture.container import open_video
 from stream.capture.decoder import PictureDecoder
 from stream.capture.interrupt import interruptible
 from stream.capture.picture import Arrival, Items, SourceError
+from stream.capture.watch import Watch
 from stream.config import CameraConfig
 
 _RTSP_OPTIONS = {"allowed_media_types": "video", "fpsprobesize": "0", "probesize": "32", "analyzeduration": "100000"}
@@ -43,15 +42,15 @@ class NetworkStream:
         if not rest.strip("/") or rest.startswith((":", "/", "?")):
             raise SourceError(f"source '{self._address.shown}': there is no host, expected rtsp://host[:port]/path")
 
-    def pictures(self, stop: threading.Event) -> Items:
+    def pictures(self, watch: Watch) -> Items:
         url, shown = url_for_ffmpeg(self._address.target), self._address.shown
-        with interruptible(stop), open_video(url, shown, options=self._options) as (container, stream):
+        with interruptible(watch), open_video(url, shown, options=self._options) as (container, stream):
             decoder = PictureDecoder(stream, low_delay=True)
             comes_late = self._is_rtsp and stream.codec_context.name in _PARSED
             begun = Arrival.now() if comes_late else None
             for packet in container.demux(stream):
                 now = Arrival.now()
-                if stop.is_set():
+                if watch.is_set():
                     return
                 if packet.size:
                     yield from decoder.decode(packet, begun if begun is not None else now)

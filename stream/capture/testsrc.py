@@ -17,12 +17,11 @@ applies.
 
 from __future__ import annotations
 
-import threading
-
 from engines.synthetic import DEMO, ClipSpec, SyntheticClip, draw_counter
 from stream.capture.address import Address
 from stream.capture.pacer import Pacer
 from stream.capture.picture import Arrival, Items, Picture, SourceError
+from stream.capture.watch import Watch
 from stream.config import CameraConfig
 
 OPTIONS = ("width", "height", "fps", "frames", "objects", "seed")
@@ -57,13 +56,13 @@ class TestSource:
     def check(self) -> None:
         """Nothing can be wrong that the constructor let pass."""
 
-    def pictures(self, stop: threading.Event) -> Items:
-        clip, pacer, index = SyntheticClip(self._spec), Pacer(stop), 0
+    def pictures(self, watch: Watch) -> Items:
+        clip, pacer, index = SyntheticClip(self._spec), Pacer(watch), 0
         while not self._num_frames or index < self._num_frames:
             image_hwc = clip.frame(index)
             draw_counter(image_hwc, index)
             pts_ns = index * self._period_ns
-            if stop.is_set() or (self._is_live and not pacer.wait(pts_ns)):
+            if watch.is_set() or (self._is_live and not pacer.wait(pts_ns)):
                 return
             yield Picture.of_array(image_hwc, arrival=Arrival.now(), pts_ns=pts_ns)
             index += 1

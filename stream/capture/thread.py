@@ -1,12 +1,13 @@
-"""CaptureThread: one camera's pictures into its ring, for as long as the daemon lives.
+"""CaptureThread: one camera's pictures into its ring, until it is stopped, given up, or its source ends.
 
-Owns: the camera's numbers (`seq`, `epoch`) and the order open, read, back off, open again. Runs as thread `cam:<name>`,
-in which the decoder or socket is made, used and closed.
-Never: waits for the worker, except with pace=offline; touches a slot that is leased; or says a password.
+Owns: the order open, read, back off, open again, and what is said about the camera meanwhile. Runs as thread
+`cam:<name>`, in which the decoder or socket is made, used and closed.
+Never: waits for the worker, except with pace=offline; touches a slot that is leased; speaks for the camera once it was
+abandoned; or says a password.
 
-`seq` counts decoded pictures and never restarts; `epoch` rises when the source starts over (a file that loops), not
-when a stream was lost and found, nor when the picture's size changes. With pace=offline nothing is lost: the thread
-waits until the worker took the picture before, and until a slot is free.
+A stream that was lost and found keeps the epoch, whatever its size is then; a file that loops, and a gap longer than
+`memory_gap_s`, start a new one (`numbering`). With pace=offline nothing is lost: the thread waits until the worker took
+the picture before, and until a slot is free.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import threading
 import time
 
 from stream.capture.backoff import BackOff
+from stream.capture.numbering import Numbering
 from stream.capture.picture import Loss, Picture, Source, SourceError
 from stream.capture.sources import open_source
+from stream.capture.watch import Watch
 from stream.config import CameraConfig, redact
 from stream.frame import CameraCondition, CameraState, Stamp, StateSink
 from stream.ring import FrameRing
@@ -33,36 +36,45 @@ class CaptureThread:
     """One camera. `ready` is set once the thread runs; the states tell whether pictures come.
 
     `finished` is set when no picture will ever come again: the source ended, or `error` says why it cannot be used.
-    Written by its own thread alone: `epoch`, `num_seen` (decoded pictures), `num_reconnects`, `last_seen_ns`
-    (monotonic), `error`. Lost pictures are counted by reason in the ring's `num_dropped`; `max_fps` are those left out
-    by that setting.
+    Written by its own thread alone: `numbering`, `num_seen` (decoded pictures), `num_reconnects`, `last_seen_ns`
+    (monotonic), `clock_source` (of the last picture), `codec`, `error`. Lost pictures are counted by reason in the
+    ring's `num_dropped`; `max_fps` are those left out by that setting.
     """
 
     def __init__(
-        self, config: CameraConfig, *, ring: FrameRing, states: StateSink, backoff: BackOff | None = None
+        self,
+        config: CameraConfig,
+        *,
+        ring: FrameRing,
+        states: StateSink,
+        backoff: BackOff | None = None,
+        numbering: Numbering | None = None,
     ) -> None:
         self.ready = threading.Event()
         self.finished = threading.Event()
-        self.epoch = 0
+        self.watch = Watch()
+        self.numbering = numbering if numbering is not None else Numbering()
         self.num_seen = 0
         self.num_reconnects = 0
         self.last_seen_ns: int | None = None
+        self.clock_source = ""
+        self.codec = ""
         self.error: Exception | None = None
         self._config = config
         self._ring = ring
         self._states = states
         self._backoff = backoff if backoff is not None else BackOff()
-        self._stopping = threading.Event()
         self._reported: tuple[CameraCondition, str] | None = None
         self._due_ns: int | None = None
         self._thread = threading.Thread(target=self._run, name=f"cam:{config.name}", daemon=True)
 
     def start(self) -> None:
+        self.watch.expect()
         self._thread.start()
 
     def stop(self) -> None:
         """End soon, also out of a blocking read; does not wait for that."""
-        self._stopping.set()
+        self.watch.set()
 
     def join(self, timeout: float | None = None) -> None:
         self._thread.join(timeout)
@@ -83,21 +95,28 @@ class CaptureThread:
             self._report(CameraCondition.OFFLINE, f"capture failed: {type(error).__name__}")
 
     def _capture(self, source: Source) -> None:
-        while not self._stopping.is_set():
+        if not source.retries and self.numbering.seq:
+            self._start_over()  # a file that an earlier thread began
+        while not self.watch.is_set():
             num_before = self.num_seen
             reason = self._play(source)
-            if self._stopping.is_set():
+            if self.watch.is_set():
                 break
             if source.retries:
                 self._back_off(reason)
             elif self.num_seen == num_before:
                 raise SourceError(f"source '{redact(self._config.source)}': not one picture could be decoded")
             elif self._config.loop:
-                self.epoch += 1
+                self._start_over()
             else:
                 self._finish(reason)
                 return
         self._report(CameraCondition.OFFLINE, "stopped")
+
+    def _start_over(self) -> None:
+        with self.watch.tenure:
+            if not self.watch.is_abandoned:
+                self.numbering.start_over()
 
     def _play(self, source: Source) -> str:
         """Pictures until the source ends or fails; returns why."""
@@ -110,21 +129,30 @@ class CaptureThread:
         return "the stream ended" if source.retries else "end of file"
 
     def _read(self, source: Source) -> None:
-        with contextlib.closing(source.pictures(self._stopping)) as items:
+        max_gap_s = self._config.memory_gap_s if source.retries else float("inf")
+        self.watch.expect()
+        with contextlib.closing(source.pictures(self.watch)) as items:
             for item in items:
-                self._accept(item)
-                if self._stopping.is_set():
+                self.watch.expect()
+                if isinstance(item, Loss):
+                    self._ring.count_drop(item.reason, item.num)
+                else:
+                    self._accept(item, max_gap_s)
+                if self.watch.is_set():
                     return
 
-    def _accept(self, item: Picture | Loss) -> None:
-        if isinstance(item, Loss):
-            self._ring.count_drop(item.reason, item.num)
-            return
-        seq, self.num_seen = self.num_seen, self.num_seen + 1
-        self.last_seen_ns = time.monotonic_ns()
+    def _accept(self, picture: Picture, max_gap_s: float) -> None:
+        now_ns = time.monotonic_ns()
+        with self.watch.tenure:
+            if self.watch.is_abandoned:
+                return
+            epoch, seq = self.numbering.take(now_ns, max_gap_s)
+        self.num_seen += 1
+        self.last_seen_ns = now_ns
+        self.clock_source = picture.arrival.clock_source.value
         self._backoff.reset()
         self._report(CameraCondition.ONLINE, "")
-        if self._is_too_soon(picture := item):
+        if self._is_too_soon(picture):
             self._ring.count_drop("max_fps")
             return
         if self._config.pace == "offline" and not self._wait_for_worker():
@@ -133,12 +161,12 @@ class CaptureThread:
         if slot_hwc is None:
             return
         picture.copy_into(slot_hwc)
-        self._ring.commit(self._stamp(picture, seq))
+        self._ring.commit(self._stamp(picture, epoch, seq))
 
-    def _stamp(self, picture: Picture, seq: int) -> Stamp:
+    def _stamp(self, picture: Picture, epoch: int, seq: int) -> Stamp:
         return Stamp(
             camera=self._config.name,
-            epoch=self.epoch,
+            epoch=epoch,
             seq=seq,
             frame_id=picture.frame_id or self._config.frame_id,
             pts_ns=picture.pts_ns,
@@ -165,8 +193,12 @@ class CaptureThread:
     def _wait_for_worker(self) -> bool:
         """Until the picture before was taken and a slot is free; False when told to stop."""
         while not (self._ring.wait_taken(WAIT_LIMIT_S) and self._ring.wait_free(WAIT_LIMIT_S)):
-            if self._stopping.is_set():
+            self.watch.expect()
+            if self.watch.is_set():
                 return False
+        with self.watch.tenure:
+            if not self.watch.is_abandoned:
+                self.numbering.last_ns = time.monotonic_ns()  # the worker's time is no gap of the camera's
         return True
 
     def _back_off(self, reason: str) -> None:
@@ -174,12 +206,13 @@ class CaptureThread:
         delay_s = self._backoff.next_s()
         log.warning("cam:%s: %s; next try in %.1f s", self._config.name, reason, delay_s)
         self._report(CameraCondition.OFFLINE, reason)
-        if not self._stopping.wait(delay_s):
+        if not self.watch.wait(delay_s):
             self.num_reconnects += 1
 
     def _finish(self, reason: str) -> None:
         while self._config.pace == "offline" and not self._ring.wait_taken(WAIT_LIMIT_S):
-            if self._stopping.is_set():
+            self.watch.expect()
+            if self.watch.is_set():
                 break
         self._report(CameraCondition.OFFLINE, reason)
         self.finished.set()
@@ -194,4 +227,8 @@ class CaptureThread:
         if (condition, reason) == self._reported:
             return
         self._reported = condition, reason
-        self._states.put_state(CameraState(self._config.name, self.epoch, condition, reason, time.time_ns()))
+        with self.watch.tenure:
+            if not self.watch.is_abandoned:
+                self._states.put_state(
+                    CameraState(self._config.name, self.numbering.epoch, condition, reason, time.time_ns())
+                )

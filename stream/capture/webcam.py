@@ -13,7 +13,6 @@ has none; the tests feed made-up packets' stamps, and see the failure messages. 
 from __future__ import annotations
 
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from stream.capture.container import open_video
 from stream.capture.decoder import PictureDecoder
 from stream.capture.interrupt import interruptible
 from stream.capture.picture import Arrival, Items, SourceError
+from stream.capture.watch import Watch
 from stream.config import CameraConfig
 from stream.frame import ClockSource
 
@@ -51,17 +51,17 @@ class Webcam:
         if not sys.platform.startswith("linux"):
             raise SourceError(f"source '{self._address.shown}': webcams need Linux, this is {sys.platform}")
 
-    def pictures(self, stop: threading.Event) -> Items:
+    def pictures(self, watch: Watch) -> Items:
         self.check()
         device, shown = self._address.target, self._address.shown
         if not Path(device).exists():
             raise SourceError(f"source '{shown}': there is no webcam {device}, expected {_present()}")
         video = open_video(device, shown, format_name="v4l2", options=self._options)
-        with interruptible(stop), video as (container, stream):
+        with interruptible(watch), video as (container, stream):
             decoder = PictureDecoder(stream, low_delay=True)
             for packet in container.demux(stream):
                 arrival = driver_time(packet.pts)
-                if stop.is_set():
+                if watch.is_set():
                     return
                 if packet.size:
                     yield from decoder.decode(packet, arrival)

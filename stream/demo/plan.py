@@ -14,7 +14,7 @@ import threading
 from dataclasses import dataclass
 
 from engines.synthetic import DEMO, SyntheticClip
-from stream.capture import Picture, open_source
+from stream.capture import Picture, Watch, open_source
 from stream.config import CameraConfig, Config, PromptConfig, PromptFlags, config_from_flags
 
 FPS = 20.0
@@ -74,11 +74,11 @@ def _plan_own(seconds: float | None, source: str) -> Plan:
 
 def _probe(camera: CameraConfig) -> tuple[int, int]:
     """Width and height of the source's first picture."""
-    stop = threading.Event()
-    timer = threading.Timer(PROBE_LIMIT_S, stop.set)
+    watch = Watch()
+    timer = threading.Timer(PROBE_LIMIT_S, watch.set)
     timer.start()
     try:
-        with contextlib.closing(open_source(camera).pictures(stop)) as items:
+        with contextlib.closing(open_source(camera).pictures(watch)) as items:
             picture = next((item for item in items if isinstance(item, Picture)), None)
     finally:
         timer.cancel()
