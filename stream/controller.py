@@ -153,16 +153,18 @@ class Controller(Commands[Reply]):
     def _ask(self, request: Request) -> Reply:
         request_id, deadline = self._line.put(request), time.monotonic() + self.timeout_s
         try:
-            while True:
-                for reply in self._line.serve():
-                    if reply.id == request_id:
-                        return _obeyed(reply)
+            while (reply := self._find(request_id)) is None:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
                     self._line.fail(self.timeout_s)
                 self._line.wait(left_s)
         finally:
             self._line.forget(request_id)
+        return _obeyed(reply)
+
+    def _find(self, request_id: str) -> Reply | None:
+        """This request's reply; late ones of earlier requests are dropped."""
+        return next((reply for reply in self._line.serve() if reply.id == request_id), None)
 
 
 class AsyncController(Commands[Awaitable[Reply]]):
