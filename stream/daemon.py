@@ -25,6 +25,7 @@ from engines.spec import Engine
 from engines.weights import WeightsError
 from stream import wire
 from stream.capture import CaptureThread, SourceError
+from stream.conditions import ConditionBoard
 from stream.config import Config
 from stream.device import OptionError, limit_cpu_threads
 from stream.outlet import BindError
@@ -33,7 +34,7 @@ from stream.publish import Publisher, PublishOptions
 from stream.ring import FrameRing
 from stream.tracker import Tracker, TrackerOptions, load_engine
 from stream.verify import verify
-from stream.worker import Feed, GpuWorker
+from stream.worker import Feed, FixedRing, GpuWorker, WorkerOptions
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +58,14 @@ class Daemon:
         self.publisher = Publisher(
             config.bind, info=info, options=PublishOptions(config.mask_encoding, config.frames_fps, config.jpeg_quality)
         )  # fmt: skip
-        self.feeds = [Feed(camera, FrameRing(camera.name, doorbell=self.doorbell)) for camera in config.cameras]
-        self.worker = GpuWorker(self._load_tracker, self.feeds, publisher=self.publisher, doorbell=self.doorbell)
-        self.captures = [CaptureThread(feed.config, ring=feed.ring, states=self.publisher) for feed in self.feeds]
+        rings = [FixedRing(FrameRing(camera.name, doorbell=self.doorbell)) for camera in config.cameras]
+        self.feeds = [Feed(camera, ring) for camera, ring in zip(config.cameras, rings, strict=True)]
+        self.board = ConditionBoard(self.publisher)
+        options = WorkerOptions(board=self.board)
+        self.worker = GpuWorker(
+            self._load_tracker, self.feeds, publisher=self.publisher, doorbell=self.doorbell, options=options
+        )
+        self.captures = [CaptureThread(feed.config, ring=feed.ring, states=self.board) for feed in self.feeds]
 
     def run(self) -> int:
         """Run to the end and return the process's exit code. Call it in the main thread."""

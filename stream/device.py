@@ -6,6 +6,7 @@ Owns: the defaults, and `OptionError`. Any thread. Never: allocates on a device.
 from __future__ import annotations
 
 import os
+import re
 
 import torch
 
@@ -14,11 +15,22 @@ class GpuMissing(RuntimeError):
     """The daemon is meant to run on a GPU and there is none; the text says what was found and what to do."""
 
 
+class DeviceLost(RuntimeError):
+    """The GPU failed in a way that only a new process can mend; the text is CUDA's."""
+
+
 class OptionError(ValueError):
     """An option that cannot work here; the text names it, its value and what was expected."""
 
 
 SMALL_IMAGE_SIZE = 256  # pixels
+# CUDA errors after which the process can go on using the device; all others stay until it ends
+_PASSING_ERRORS = (
+    "out of memory", "invalid argument", "invalid configuration argument", "invalid device ordinal",
+    "invalid device function", "invalid resource handle", "no kernel image is available",
+    "too many resources requested", "peer access",
+)  # fmt: skip
+_LIBRARY_ERRORS = re.compile(r"\b(CUDNN|CUBLAS|CUFFT|CUSOLVER)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -64,6 +76,19 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     if _DTYPES[name] is torch.float16 and device.type == "cpu":
         raise OptionError("dtype is 'fp16' on a CPU, where it is emulated; expected auto, fp32 or bf16")
     return _DTYPES[name]
+
+
+def is_device_lost(error: BaseException) -> bool:
+    """Whether this is a sticky CUDA error: every later call to the device would fail as well.
+
+    An exhausted memory is none: what asked for it fails, and the device goes on.
+    """
+    if not isinstance(error, RuntimeError) or isinstance(error, torch.OutOfMemoryError):
+        return False
+    text = str(error)
+    if not re.search(r"CUDA (driver )?error|Triton Error \[CUDA\]", text):
+        return _LIBRARY_ERRORS.search(text) is not None
+    return not any(passing in text.partition("\n")[0] for passing in _PASSING_ERRORS)
 
 
 def limit_cpu_threads(device: torch.device, image_size: int) -> None:

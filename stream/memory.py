@@ -14,6 +14,7 @@ Capacity: rows are added by doubling when all are taken; nothing else allocates.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -25,6 +26,17 @@ from engines.spec import MemoryRead, ModelSpec, Segmentation
 
 NO_TIME = -1
 SCRATCH_ROW = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RowMemory:
+    """All that one row remembers, apart from the bank; the arrays are its own."""
+
+    memory_snc: Tensor
+    pointer_sc: Tensor
+    memory_times_s: NDArray[np.int64]
+    pointer_times_s: NDArray[np.int64]
+    age: int
 
 
 class MemoryBank:
@@ -67,6 +79,44 @@ class MemoryBank:
     def release(self, row: int) -> None:
         assert row != SCRATCH_ROW and row not in self._free, "a row is released once"
         self._free.append(row)
+
+    def export_row(self, row: int) -> RowMemory:
+        """A copy of the row, on the bank's device."""
+        memories, pointers = self._spans(row)
+        return RowMemory(
+            self._memory_snc[memories].clone(), self._pointer_sc[pointers].clone(),
+            self._memory_time_rs[row].copy(), self._pointer_time_rs[row].copy(), self.age(row),
+        )  # fmt: skip
+
+    def import_row(self, row: int, kept: RowMemory) -> None:
+        """Make `row` remember exactly what the exported one did; time has stood still for it."""
+        assert self.accepts(kept), "an exported row fits a bank of the same kind"
+        memories, pointers = self._spans(row)
+        self._memory_snc[memories].copy_(kept.memory_snc)
+        self._pointer_sc[pointers].copy_(kept.pointer_sc)
+        self._memory_time_rs[row], self._pointer_time_rs[row] = kept.memory_times_s, kept.pointer_times_s
+        self._age_r[row] = kept.age
+
+    def accepts(self, kept: RowMemory) -> bool:
+        """Whether a row of another bank fits this one."""
+        memories, pointers = self._spans(SCRATCH_ROW)
+        shapes = kept.memory_snc.shape, kept.pointer_sc.shape
+        lengths = kept.memory_times_s.shape, kept.pointer_times_s.shape
+        wanted = self._memory_snc[memories].shape, self._pointer_sc[pointers].shape
+        return shapes == wanted and lengths == ((self._memories,), (self._pointers,))
+
+    def rewind(self, row: int, age: int) -> None:
+        """Forget what the row saw from frame `age` on, so that it may see it again; later prompts stay, and count
+        again once the row is older than they are.
+        """
+        assert 0 <= age <= self.age(row), "a row goes back to a frame that it has processed"
+        for times in (self._memory_time_rs[row, self.max_cond :], self._pointer_time_rs[row, self.max_cond :]):
+            times[times >= age] = NO_TIME
+        self._age_r[row] = age
+
+    def is_prompted(self, row: int) -> bool:
+        """Whether the frame in hand is in a prompt slot."""
+        return bool((self._memory_time_rs[row, : self.max_cond] == self._age_r[row]).any())
 
     def age(self, row: int) -> int:
         """Frames that the row has processed; the index of the frame in hand."""
@@ -130,6 +180,11 @@ class MemoryBank:
         host = torch.from_numpy(values)
         return host.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else host
 
+    def _spans(self, row: int) -> tuple[slice, slice]:
+        """Where the row's memory frames and pointers lie."""
+        memories, pointers = row * self._memories, row * self._pointers
+        return slice(memories, memories + self._memories), slice(pointers, pointers + self._pointers)
+
     def _recent_slot(self, row: int, length: int) -> int:
         return self.max_cond + int(self._age_r[row]) % length
 
@@ -150,7 +205,7 @@ class MemoryBank:
 
     def _slots(self, times: NDArray[np.int64], age: int, reach: int) -> NDArray[np.int64]:
         """Slots in use: prompts from old to new, then recent ones within `reach` frames, from old to new."""
-        prompts = np.flatnonzero(times[: self.max_cond] != NO_TIME)
+        prompts = np.flatnonzero((times[: self.max_cond] != NO_TIME) & (times[: self.max_cond] < age))
         recent = times[self.max_cond :]
         counts = (recent >= max(0, age - reach)) & (recent < age) & ~np.isin(recent, times[prompts])
         slots = np.flatnonzero(counts) + self.max_cond

@@ -15,7 +15,7 @@ Algorithm: Ravi et al., SAM 2: Segment Anything in Images and Videos (2024), as 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,8 +27,8 @@ from engines.spec import Engine
 from engines.weights import build_model
 from stream.device import OptionError, resolve_device, resolve_dtype
 from stream.frame import Masks
-from stream.memory import MemoryBank
-from stream.prompt import PromptError, check_inside, checked_id, checked_prompt
+from stream.memory import MemoryBank, RowMemory
+from stream.prompt import Prompt, PromptError, check_inside, checked_id, checked_prompt
 from stream.readout import read_out
 from stream.turn import ResultBuffer, TrackedObject, Turn
 from stream.verdict import PendingMasks
@@ -65,6 +65,15 @@ def load_engine(
     kind = resolve_dtype(dtype, where)
     network = build_model(model, None if checkpoint is None else Path(checkpoint))
     return EagerEngine(network, name=model, device=where, dtype=kind)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An object as it was; `memory` is None before its first picture."""
+
+    memory: RowMemory | None
+    added: Prompt | None
+    refined: Prompt | None
 
 
 class Tracker:
@@ -158,6 +167,24 @@ class Tracker:
         item.object_id = new_id
         self._objects = {(entry.camera, entry.object_id): entry for entry in self._objects.values()}
 
+    def snapshot(self, object_id: int, *, camera: str = "") -> Snapshot:
+        """A copy of all that is known of an object. Raises `PromptError` for an unknown id."""
+        item = self._find(object_id, camera)
+        memory = self._bank.export_row(item.row) if self._bank.age(item.row) else None
+        return Snapshot(memory, item.added, item.refined)
+
+    def restore(self, object_id: int, snapshot: Snapshot, *, camera: str = "") -> None:
+        """Make an object what it was; an unknown id is a new object. For it no time has passed since."""
+        key = (camera, checked_id(object_id))
+        if key in self._objects and snapshot.memory is None:
+            self._forget(self._objects[key])  # as it was before its first picture
+        if key not in self._objects:
+            self._objects[key] = TrackedObject(*key, self._bank.acquire())
+        item = self._objects[key]
+        item.added, item.refined = snapshot.added, snapshot.refined
+        if snapshot.memory is not None:
+            self._bank.import_row(item.row, snapshot.memory)
+
     def reset(self, camera: str | None = None) -> None:
         """Forget all objects, or those of one camera."""
         for item in list(self._objects.values()):
@@ -181,7 +208,8 @@ class Tracker:
         """
         for camera, image in images.items():
             _check_image(image)
-            self._check_prompts(camera, image)
+            for error in self._misfits(camera, image.shape[0], image.shape[1]):
+                raise error
         cameras_in_use = {item.camera for item in self._objects.values()}
         busy = [camera for camera in images if camera in cameras_in_use]
         pending = {camera: PendingMasks.nothing(*images[camera].shape[:2]) for camera in images}
@@ -209,15 +237,18 @@ class Tracker:
             for (camera, group), size, block in zip(by_camera.items(), sizes, blocks, strict=True)
         }
 
-    def _check_prompts(self, camera: str, image: Image) -> None:
-        """Drop a prompt that does not fit the picture, and a new object with it, before anything has changed."""
+    def drop_misfits(self, camera: str, height: int, width: int) -> list[PromptError]:
+        """Drop prompts that do not fit the camera's next picture, and new objects with them: the errors."""
+        return list(self._misfits(camera, height, width))
+
+    def _misfits(self, camera: str, height: int, width: int) -> Iterator[PromptError]:
         for item in [o for o in self._objects.values() if o.camera == camera]:
             try:
                 for prompt in filter(None, (item.added, item.refined)):
-                    check_inside(prompt, image.shape[0], image.shape[1])
-            except PromptError:
+                    check_inside(prompt, height, width)
+            except PromptError as error:
                 self._drop_prompts(item)
-                raise
+                yield error
 
     def _drop_prompts(self, item: TrackedObject) -> None:
         item.added = item.refined = None

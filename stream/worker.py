@@ -1,11 +1,17 @@
 """`GpuWorker`: the one thread that runs the model: newest frames in, one batch, results on to the publisher.
 
-Owns: the tracker, and which frames make up a turn. Runs in its own thread `gpu`, which makes every call to the device.
+Owns: the tracker, which frames make up a turn, and the inbox of commands about objects. Runs in its own thread `gpu`,
+which makes every call to the device.
 Never: decodes, encodes or sends anything, waits for a subscriber, or lets one camera wait for another.
 
-A turn takes the newest unread picture of at most 8 cameras with at most 16 objects, the longest-waiting camera first.
-What it does not take is replaced in the ring by newer pictures, which count it. With pace=offline it first waits for
-the publisher to have taken the camera's last result, so that none is replaced.
+A turn first obeys the commands that wait, then takes the newest unread picture of at most 8 cameras with at most 16
+objects, the longest-waiting camera first. What it does not take is replaced in the ring by newer pictures, which count
+it. With pace=offline it first waits for the publisher to have taken the camera's last result, so that none is replaced.
+
+What fails: a prompt that does not fit its picture is dropped and said. When the device's memory is exhausted the turn's
+pictures are lost and counted, what can be spared is freed, and the next turn tries again; the third such turn in a row
+ends the thread. Any other error ends it, a sticky CUDA error as `DeviceLost`. Every command that was taken is answered
+once, in every case.
 """
 
 from __future__ import annotations
@@ -15,93 +21,126 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from engines.spec import MAX_FRAMES, MAX_ROWS
+from stream.command import ObjectRequest, Reply
+from stream.conditions import ConditionBoard
 from stream.config import CameraConfig
-from stream.frame import CameraCondition, CameraState, Masks, Stamp
-from stream.prompt import PromptError, read_mask
+from stream.delivery import Launched, PendingDelivery
+from stream.device import DeviceLost, is_device_lost
+from stream.inbox import Inbox
+from stream.orders import Orders
 from stream.publish import Publisher
 from stream.ring import FrameRing, Lease
+from stream.sightings import Sightings
+from stream.status import ObjectStatus
 from stream.tracker import Tracker
-from stream.verdict import PendingMasks
 
 log = logging.getLogger(__name__)
 
 IDLE_LIMIT_S = 0.25  # the loop moves at least this often
+MAX_EXHAUSTED_TURNS = 3
 
 
-class Feed:
-    """One camera as the worker sees it; `epoch` and `labels` are written by the worker's thread."""
+class RingOwner(Protocol):
+    """Where a camera's pictures come from; its ring may be replaced at any time."""
 
-    __slots__ = ("config", "epoch", "labels", "ring")
-
-    def __init__(self, config: CameraConfig, ring: FrameRing) -> None:
-        self.config, self.ring = config, ring
-        self.epoch: int | None = None  # of the memory; None before the first picture
-        self.labels: dict[int, str] = {}
+    @property
+    def ring(self) -> FrameRing: ...
 
 
 @dataclass(frozen=True, slots=True)
-class PendingDelivery:
-    """A processed picture on its way to the publisher; fulfils `stream.frame.Delivery`."""
+class FixedRing:
+    """A `RingOwner` with one ring for good."""
 
-    stamp: Stamp
-    labels: dict[int, str]
-    pending: PendingMasks
-    launched_ns: int
-    lease: Lease | None  # held only while somebody wants the picture
-    requests: tuple[str, ...] = ()
-    started_ns: int = 0
+    ring: FrameRing
+
+
+class Feed:
+    """One camera as the worker sees it; written by the main thread."""
+
+    __slots__ = ("_feeder", "config")
+
+    def __init__(self, config: CameraConfig, feeder: RingOwner) -> None:
+        self.config, self._feeder = config, feeder
 
     @property
-    def picture_hwc(self) -> NDArray[np.uint8] | None:
-        return None if self.lease is None else self.lease.frame.image_hwc
+    def ring(self) -> FrameRing:
+        return self._feeder.ring
 
-    def resolve(self) -> tuple[Masks, int]:
-        masks = self.pending.resolve()
-        return masks, time.monotonic_ns() if self.pending.is_asynchronous else self.launched_ns
+    def change(self, config: CameraConfig, feeder: RingOwner) -> None:
+        """Other settings or another thread for the same camera; its memory stays unless the epoch rises."""
+        self.config, self._feeder = config, feeder
 
-    def release(self) -> None:
-        if self.lease is not None:
-            self.lease.release()
+
+@dataclass(frozen=True, slots=True)
+class WorkerOptions:
+    """What a worker may be told besides."""
+
+    max_objects: int = 64
+    board: ConditionBoard | None = None
 
 
 class GpuWorker:
-    """Written by its own thread alone: `num_loops`, `num_turns`, `num_frames`, `error` and the feeds."""
+    """Written by its own thread alone: `num_loops`, `num_turns`, `num_frames`, `num_exhausted`, `num_commands`,
+    `error`; by the main thread: `_feeds`, which is replaced, never changed.
+    """
 
     def __init__(
         self,
         load_tracker: Callable[[], Tracker],
-        feeds: Sequence[Feed],
+        feeds: Sequence[Feed] = (),
         *,
         publisher: Publisher,
         doorbell: threading.Event,
+        options: WorkerOptions | None = None,
     ) -> None:
         self.ready = threading.Event()
         self.error: Exception | None = None
+        self.inbox: Inbox[ObjectRequest] = Inbox(doorbell.set)
         self.num_loops = 0
         self.num_turns = 0
         self.num_frames = 0
+        self.num_exhausted = 0  # pictures lost because the device's memory was exhausted
+        self.num_commands = 0
         self._load_tracker = load_tracker
-        self._feeds = {feed.config.name: feed for feed in feeds}
+        self._options = options or WorkerOptions()
         self._publisher = publisher
         self._doorbell = doorbell
+        self._sightings = Sightings(self._options.board)
+        self._exhausted_turns = 0  # in a row
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gpu", daemon=True)
+        self._feeds: Mapping[str, Feed] = {}
+        self.set_feeds(feeds)
+
+    def set_feeds(self, feeds: Sequence[Feed]) -> None:
+        """Serve these cameras from the next turn on; the objects of a camera that is gone are forgotten.
+
+        Called by the main thread.
+        """
+        self._feeds = {feed.config.name: feed for feed in feeds}
+        self._sightings.set_cameras(self._feeds)
+        self._doorbell.set()
+
+    def object_status(self, camera: str) -> tuple[ObjectStatus, ...]:
+        """The camera's objects on its last published picture; any thread."""
+        return self._sightings.status(camera)
 
     def start(self) -> None:
         self._thread.start()
 
     def stop(self) -> None:
-        """End after the turn in hand; does not wait for that."""
+        """End after the turn in hand; does not wait for that. Commands that still wait are answered "stopping"."""
         self._stopping.set()
         self._doorbell.set()
 
     def join(self, timeout: float | None = None) -> None:
-        self._thread.join(timeout)
+        if self._thread.ident is not None:  # it was started
+            self._thread.join(timeout)
 
     def is_alive(self) -> bool:
         return self._thread.is_alive()
@@ -114,97 +153,127 @@ class GpuWorker:
     def _run(self) -> None:
         try:
             tracker = self._load_tracker()
+            orders = Orders(tracker, max_objects=self._options.max_objects)
             self.ready.set()
             while not self._stopping.is_set():
                 self.num_loops += 1
-                if not any(feed.ring.has_unread for feed in self._feeds.values()):
-                    self._doorbell.wait(IDLE_LIMIT_S)
-                self._doorbell.clear()
-                self._turn(tracker)
+                self._loop(tracker, orders)
         except Exception as error:
-            self.error = error
+            self.error = DeviceLost(str(error)) if is_device_lost(error) else error
             log.debug("gpu: the worker ends", exc_info=True)
         finally:
             self.ready.set()
+            self._refuse_rest()
 
-    def _turn(self, tracker: Tracker) -> None:
-        leases = self._take(tracker)
-        if not leases:
-            return
+    def _loop(self, tracker: Tracker, orders: Orders) -> None:
+        if not len(self.inbox) and not any(feed.ring.has_unread for feed in self._feeds.values()):
+            self._doorbell.wait(IDLE_LIMIT_S)
+        self._doorbell.clear()
+        feeds = self._feeds
+        orders.set_cameras({name: feed.config for name, feed in feeds.items()})
+        self._obey(orders)
+        leases = self._take(orders, feeds)
         try:
-            for lease in leases.values():
-                self._follow_epoch(tracker, lease)
-            images = {camera: lease.frame.image_hwc for camera, lease in leases.items()}
-            times_ns = {camera: lease.frame.stamp.arrival_ns for camera, lease in leases.items()}
-            pending = self._launch(tracker, images, times_ns)
-            launched_ns = time.monotonic_ns()
-            for camera in list(leases):
-                self._hand_on(leases.pop(camera), pending[camera], launched_ns)
+            if leases:
+                self._turn(tracker, orders, leases)
+                self._exhausted_turns = 0
+        except torch.OutOfMemoryError as error:
+            self.num_exhausted += len(leases)
+            self._spare(error)
         finally:
             for lease in leases.values():
                 lease.release()
-        self.num_turns += 1
-        self.num_frames += len(pending)
 
-    def _take(self, tracker: Tracker) -> dict[str, Lease]:
+    # --- commands ----------------------------------------------------------------------------------------------------
+
+    def _obey(self, orders: Orders) -> None:
+        """All commands that wait now; those that come meanwhile are for the next turn."""
+        for _ in range(len(self.inbox)):
+            command = self.inbox.take()
+            assert command is not None, "only this thread takes commands"
+            reply = Reply(id=command.request.id, ok=False, code="stopping", error="the daemon is ending")
+            try:
+                reply = orders.obey(command.request)
+                self.num_commands += 1
+            except torch.OutOfMemoryError as error:
+                log.error("gpu: a command failed: %s", _first_line(error))
+                text = "the device's memory is exhausted; expected fewer objects, or try again"
+                reply = Reply(id=command.request.id, ok=False, code="busy", error=text)
+            finally:
+                command.answer(reply)
+
+    def _refuse_rest(self) -> None:
+        while (command := self.inbox.take()) is not None:
+            command.answer(Reply(id=command.request.id, ok=False, code="stopping", error="the daemon is ending"))
+
+    # --- pictures ----------------------------------------------------------------------------------------------------
+
+    def _take(self, orders: Orders, feeds: Mapping[str, Feed]) -> dict[str, Lease]:
         """Leases of the pictures of this turn, the longest-waiting camera first."""
-        waiting = [(since, feed) for feed in self._feeds.values() if (since := feed.ring.waiting_since_ns) is not None]
+        rings = {name: feed.ring for name, feed in feeds.items()}
+        waiting = [(since, name) for name, ring in rings.items() if (since := ring.waiting_since_ns) is not None]
         leases: dict[str, Lease] = {}
         num_rows = 0
-        for _, feed in sorted(waiting, key=lambda pair: pair[0]):
-            name = feed.config.name
-            num_rows += len(tracker.object_ids(name)) or len(feed.config.prompts)
+        for _, name in sorted(waiting):
+            num_rows += orders.num_rows(name)
             if leases and (len(leases) == MAX_FRAMES or num_rows > MAX_ROWS):
                 break
-            lease = feed.ring.take()
+            lease = rings[name].take()
             if lease is not None:
                 leases[name] = lease
         return leases
 
-    def _follow_epoch(self, tracker: Tracker, lease: Lease) -> None:
-        """A new epoch starts without memory, with the configured prompts on its first picture."""
-        stamp = lease.frame.stamp
-        feed = self._feeds[stamp.camera]
-        if feed.epoch == stamp.epoch:
-            return
-        feed.epoch = stamp.epoch
-        tracker.reset(stamp.camera)
-        feed.labels = {prompt.object_id: prompt.label for prompt in feed.config.prompts}
-        for prompt in feed.config.prompts:
-            mask = None if prompt.mask is None else read_mask(prompt.mask)
-            tracker.add(prompt.object_id, points=prompt.points, box=prompt.box, mask=mask, camera=stamp.camera)
-        if not feed.config.prompts:
-            self._report(stamp, "the configuration names no object")
+    def _turn(self, tracker: Tracker, orders: Orders, leases: dict[str, Lease]) -> None:
+        """Leases that were handed on are taken out of `leases`."""
+        started_ns = time.monotonic_ns()
+        for lease in leases.values():
+            self._follow(orders, lease)
+        images = {camera: lease.frame.image_hwc for camera, lease in leases.items()}
+        times_ns = {camera: lease.frame.stamp.arrival_ns for camera, lease in leases.items()}
+        pending = tracker.launch(images, times_ns)
+        launched_ns = time.monotonic_ns()
+        self.num_turns += 1
+        self.num_frames += len(pending)
+        for camera in list(leases):
+            labels = orders.labels(camera, pending[camera].object_ids)
+            requests = orders.take_requests(camera)
+            launched = Launched(pending[camera], labels, requests, started_ns, launched_ns)
+            self._hand_on(leases.pop(camera), launched)
 
-    def _launch(
-        self, tracker: Tracker, images: Mapping[str, NDArray[np.uint8]], times_ns: Mapping[str, int]
-    ) -> dict[str, PendingMasks]:
-        """Each prompt that does not fit its picture is dropped with its object and said; the others go on."""
-        for _ in range(sum(len(feed.config.prompts) for feed in self._feeds.values()) + 1):
-            try:
-                return tracker.launch(images, times_ns)
-            except PromptError as error:
-                if len(self._feeds) == 1:
-                    raise
-                log.error("a prompt was dropped: %s", error)
-        raise AssertionError("every failed launch drops a prompt, so their number bounds the tries")
+    def _follow(self, orders: Orders, lease: Lease) -> None:
+        """A prompt that does not fit its picture is dropped; in the first picture of the only camera it is an error
+        of the configuration.
+        """
+        is_first = self.num_turns == 0 and len(self._feeds) == 1
+        for error in orders.follow(lease.frame):
+            if is_first:
+                raise error
+            log.error("cam:%s: a prompt was dropped: %s", lease.frame.stamp.camera, error)
 
-    def _hand_on(self, lease: Lease, pending: PendingMasks, launched_ns: int) -> None:
-        stamp = lease.frame.stamp
-        feed = self._feeds[stamp.camera]
+    def _hand_on(self, lease: Lease, launched: Launched) -> None:
+        camera = lease.frame.stamp.camera
         kept: Lease | None = lease
-        if feed.config.pace == "offline":
+        feed = self._feeds.get(camera)
+        if feed is not None and feed.config.pace == "offline":
             self._wait_for_publisher()
-        if not self._publisher.wants_frames(stamp.camera):
+        if not self._publisher.wants_frames(camera):
             lease.release()
             kept = None
-        self._publisher.put_masks(PendingDelivery(stamp, dict(feed.labels), pending, launched_ns, kept))
+        self._publisher.put_masks(PendingDelivery(lease.frame.stamp, launched, kept, self._sightings))
 
     def _wait_for_publisher(self) -> None:
         while not self._stopping.is_set() and self._publisher.is_alive():
             if self._publisher.wait_drained(IDLE_LIMIT_S):
                 return
 
-    def _report(self, stamp: Stamp, reason: str) -> None:
-        state = CameraState(stamp.camera, stamp.epoch, CameraCondition.UNPROMPTED, reason, time.time_ns())
-        self._publisher.put_state(state)
+    def _spare(self, error: torch.OutOfMemoryError) -> None:
+        """Free what can be freed; raises when that did not help."""
+        self._exhausted_turns += 1
+        if self._exhausted_turns >= MAX_EXHAUSTED_TURNS:
+            raise error
+        log.error("gpu: the device's memory is exhausted, the turn's pictures are lost: %s", _first_line(error))
+        torch.cuda.empty_cache()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -12,12 +12,13 @@ import pytest
 from fake_engine import FakeEngine
 
 from engines.spec import MAX_FRAMES, MAX_ROWS
+from stream.conditions import ConditionBoard
 from stream.config import CameraConfig, PromptConfig
-from stream.frame import CameraState, Delivery, Masks, Stamp
+from stream.frame import CameraCondition, CameraState, Delivery, Masks, Stamp
 from stream.prompt import PromptError
 from stream.ring import FrameRing
 from stream.tracker import Tracker
-from stream.worker import Feed, GpuWorker
+from stream.worker import Feed, FixedRing, GpuWorker, WorkerOptions
 
 
 class Sink:
@@ -26,6 +27,7 @@ class Sink:
     def __init__(self, *, watched: bool = False) -> None:
         self.watched = watched
         self.masks: list[tuple[Stamp, Masks, dict[int, str]]] = []
+        self.requests: list[tuple[str, ...]] = []
         self.pictures: list[np.ndarray] = []
         self.states: list[CameraState] = []
         self.arrived = threading.Condition()
@@ -36,7 +38,9 @@ class Sink:
         if delivery.picture_hwc is not None:
             self.pictures.append(delivery.picture_hwc.copy())
         with self.arrived:
+            assert delivery.started_ns >= delivery.stamp.decoded_ns
             self.masks.append((delivery.stamp, masks, delivery.labels))
+            self.requests.append(delivery.requests)
             self.arrived.notify_all()
         delivery.release()
 
@@ -44,6 +48,9 @@ class Sink:
         self.states.append(state)
 
     def wants_frames(self, camera: str) -> bool:
+        return self.watched
+
+    def is_watched(self, camera: str) -> bool:
         return self.watched
 
     def wait_drained(self, timeout_s: float) -> bool:
@@ -65,15 +72,22 @@ class Bench:
         self.doorbell = threading.Event()
         prompts = tuple(PromptConfig(i + 1, f"thing {i}", points=((5.0, 5.0, 1),)) for i in range(num_objects))
         configs = [CameraConfig(f"cam{i}", "testsrc://", prompts=prompts) for i in range(num_cameras)]
-        self.feeds = [Feed(config, FrameRing(config.name, doorbell=self.doorbell)) for config in configs]
         self.sink = Sink(watched=watched)
+        self.board = ConditionBoard(self.sink)
+        self.feeds = [self.feed(config) for config in configs]
         self.tracker = Tracker(self.engine)
         self.worker = GpuWorker(
             lambda: self.tracker,
             self.feeds,
             publisher=self.sink,
             doorbell=self.doorbell,  # type: ignore[arg-type]
+            options=WorkerOptions(board=self.board),
         )
+
+    def feed(self, config: CameraConfig) -> Feed:
+        online = CameraState(config.name, 0, CameraCondition.ONLINE, "", 0)
+        self.board.put_state(online)
+        return Feed(config, FixedRing(FrameRing(config.name, doorbell=self.doorbell)))
 
     def put(self, camera: int, seq: int, *, epoch: int = 0, value: int = 0, size: tuple[int, int] = (48, 64)) -> None:
         now = time.monotonic_ns()
@@ -177,7 +191,7 @@ def test_a_camera_without_objects_is_answered_but_not_encoded_and_says_so() -> N
         rig.put(0, 0)
         rig.sink.wait(1)
     assert rig.engine.encoded == [] and rig.sink.masks[0][1].object_ids == ()
-    assert [state.condition.value for state in rig.sink.states] == ["unprompted"]
+    assert [state.condition.value for state in rig.sink.states] == ["online", "unprompted"]
 
 
 def test_a_prompt_outside_the_picture_ends_a_single_camera_and_spares_several() -> None:
