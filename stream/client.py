@@ -14,6 +14,8 @@ handed out.
 
 Newest-only (the default) keeps the newest message of each topic while you work: what you get is never stale, and
 what you were too slow for is skipped. With `newest_only=False` everything is queued, up to `MAX_QUEUED` messages.
+
+A daemon on another machine wants a key: `Subscriber("tcp://robot:5560", keys=ClientKeys.load("alice.key"))`.
 """
 
 from __future__ import annotations
@@ -22,18 +24,24 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 import zmq
 
 from stream import wire
+from stream.arrivals import Arrivals, Counts
+from stream.keys import ClientKeys, KeysError
+from stream.knock import why_silent
 from stream.wire import FrameMessage, Info, MasksMessage, Message, StateMessage, WireError
 
 __all__ = [
-    "Counts", "FrameMessage", "Info", "MasksMessage", "Message", "Received", "StateMessage", "Subscriber", "WireError",
+    "ClientKeys", "Counts", "FrameMessage", "Info", "KeysError", "MasksMessage", "Message", "Received", "StateMessage",
+    "Subscriber", "SubscriberOptions", "WireError",
 ]  # fmt: skip
 
 MAX_QUEUED = 4096  # messages, without newest_only
+KNOCK_S = 1.0  # a shorter silence is not looked into
+REOPEN_S, REOPEN_MAX_S = 5.0, 60.0  # silent with keys: connect anew, for ZeroMQ asks only once when a key is refused
 OPTIONS = {
     zmq.LINGER: 0, zmq.MAXMSGSIZE: wire.MAX_MESSAGE_BYTES, zmq.TCP_KEEPALIVE: 1,
     zmq.RECONNECT_IVL: 100, zmq.RECONNECT_IVL_MAX: 400,
@@ -51,22 +59,13 @@ class Received:
     received_utc_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """What became of one camera's masks since this subscriber joined, over all runs of the daemon."""
+class SubscriberOptions(TypedDict, total=False):
+    """What a `Subscriber` may be told by name; see there."""
 
-    num_received: int = 0
-    num_lost: int = 0  # published, but skipped by newest_only or lost on the way
-    num_dropped: int = 0  # decoded, but not published, as far as the received messages tell
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """Where a topic stands; `order` rises within a run."""
-
-    run: int
-    serial: int
-    order: tuple[int, ...]
+    newest_only: bool
+    frames: bool
+    timeout_s: float | None
+    keys: ClientKeys | None
 
 
 class Subscriber:
@@ -74,36 +73,33 @@ class Subscriber:
 
     endpoint     where the daemon publishes: tcp://HOST:PORT or ipc://PATH
     cameras      their names; None = all that the daemon has, also those that it gets later
-    newest_only  True: the newest of each topic; False: every message, in order
+    newest_only  True (the default): the newest of each topic; False: every message, in order
     frames       True: also the pictures (JPEG), as FrameMessage from `messages()`
-    timeout_s    TimeoutError when nothing came for so long; None = wait for ever. Iterating again goes on.
+    timeout_s    TimeoutError when nothing came for so long (10 s); None = wait for ever. Iterating again goes on.
+    keys         ClientKeys for a daemon on another machine
 
     `info`, `states` and `counts` tell what is known of the daemon and its cameras. A message that does not follow the
     specification raises WireError; iterating again goes on with the next one. Written by the thread that uses it.
     """
 
     def __init__(
-        self,
-        endpoint: str,
-        cameras: Sequence[str] | None = None,
-        *,
-        newest_only: bool = True,
-        frames: bool = False,
-        timeout_s: float | None = 10.0,
+        self, endpoint: str, cameras: Sequence[str] | None = None, **options: Unpack[SubscriberOptions]
     ) -> None:
         for camera in cameras or ():
             check_camera(camera)
         self.endpoint = endpoint
-        self.timeout_s = timeout_s
+        self.timeout_s = options.get("timeout_s", 10.0)
         self.info: Info | None = None
         self.states: dict[str, StateMessage] = {}
         self._cameras = None if cameras is None else tuple(cameras)
-        self._newest_only = newest_only
-        self._kinds = ("masks", "state", "frames") if frames else ("masks", "state")
-        self._last: dict[str, Mark] = {}  # by topic: what was handed out last
-        self._counts: dict[str, Counts] = {}
+        self._keys = options.get("keys")
+        self._newest_only = options.get("newest_only", True)
+        self._kinds = ("masks", "state", "frames") if options.get("frames") else ("masks", "state")
+        self._arrivals = Arrivals()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._sockets: dict[str, zmq.Socket[bytes]] = {}  # by topic, in the order in which they are asked
+        self._reopen_after_s = REOPEN_S
+        self._heard_s = time.monotonic()  # or connected anew
         self._open(self._first_topics())
 
     def __enter__(self) -> Self:
@@ -138,7 +134,8 @@ class Subscriber:
             yield (await self.receive_async()).message
 
     def counts(self, camera: str) -> Counts:
-        return self._counts.get(camera, Counts())
+        """What became of the camera's masks since this subscriber joined."""
+        return self._arrivals.counts(camera)
 
     def receive(self) -> Received:
         """The next message; TimeoutError after `timeout_s`."""
@@ -149,7 +146,7 @@ class Subscriber:
                 poller.register(socket, zmq.POLLIN)
             left_ms = None if deadline is None else max(0, int((deadline - time.monotonic()) * 1000) + 1)
             if not poller.poll(left_ms):
-                raise self._silence()
+                raise self._silence(self._why_silent())
         return received
 
     async def receive_async(self) -> Received:
@@ -158,7 +155,7 @@ class Subscriber:
         while (received := self._take()) is None:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             if left_s == 0.0 or not await self._wait_async(left_s):
-                raise self._silence()
+                raise self._silence(await asyncio.to_thread(self._why_silent))
         return received
 
     def _deadline(self) -> float | None:
@@ -180,8 +177,9 @@ class Subscriber:
                 payload = socket.recv(zmq.DONTWAIT)
             except zmq.Again:
                 return None
+            self._heard_s, self._reopen_after_s = time.monotonic(), REOPEN_S
             received = Received(wire.decode(payload), payload, time.monotonic_ns(), time.time_ns())
-            if self._is_new(received.message):
+            if self._arrivals.is_new(received.message):
                 self._note(received.message)
                 return received
 
@@ -200,40 +198,42 @@ class Subscriber:
                 loop.remove_reader(fileno)
         return True
 
-    def _silence(self) -> TimeoutError:
+    def _why_silent(self) -> str:
+        """Runs beside the loop in asyncio: it touches no socket of this subscriber."""
+        is_known = self.info is not None and self._keys is None
+        if is_known or self.timeout_s is None or self.timeout_s < KNOCK_S:
+            return ""
+        return why_silent(self.endpoint, keys=self._keys, socket_type=zmq.SUB)
+
+    def _silence(self, why: str) -> TimeoutError:
+        self._connect_anew()
         text = f"no message from {self.endpoint} for {self.timeout_s} s"
-        if self.info is None:
-            return TimeoutError(f"{text}, expected a daemon that publishes there")
+        if self.info is None or why:
+            return TimeoutError(f"{text}, {why or 'expected a daemon that publishes there'}")
         names = [camera.name for camera in self.info.cameras]
         states = [self.states[name] for name in self._cameras or names if name in self.states]
         told = [f"{name} is not one of its cameras {names}" for name in self._cameras or () if name not in names]
         told += [f"{state.camera} is {state.condition} ({state.reason})" for state in states]
         return TimeoutError("; ".join([text, *told]))
 
-    # --- order -------------------------------------------------------------------------------------------------------
-
-    def _is_new(self, message: Message) -> bool:
-        last = self._last.get(message.topic)
-        return last is None or last.run != message.run or mark(message).order > last.order
-
     def _note(self, message: Message) -> None:
-        last = self._last.get(message.topic)
-        self._last[message.topic] = mark(message)
+        self._arrivals.note(message)
         if isinstance(message, Info):
             self.info = message
             self._follow(message)
         elif isinstance(message, StateMessage):
             self.states[message.camera] = message
-        elif isinstance(message, MasksMessage):
-            counts = self.counts(message.camera)
-            num_lost = message.serial - last.serial - 1 if last and last.run == message.run else 0
-            self._counts[message.camera] = Counts(
-                num_received=counts.num_received + 1,
-                num_lost=counts.num_lost + num_lost,
-                num_dropped=counts.num_dropped + message.num_dropped * (last is not None),
-            )
 
     # --- sockets -----------------------------------------------------------------------------------------------------
+
+    def _connect_anew(self) -> None:
+        """A key that was refused may be let in by now: try again after 5 s of silence, then 10, up to 60."""
+        now_s = time.monotonic()
+        if self._keys is not None and now_s - self._heard_s > self._reopen_after_s:
+            self._heard_s, self._reopen_after_s = now_s, min(2 * self._reopen_after_s, REOPEN_MAX_S)
+            topics = list(self._sockets) if self._newest_only else self._first_topics()
+            self.close()
+            self._open(topics)
 
     def _first_topics(self) -> list[str]:
         cameras = self._cameras or ()
@@ -264,6 +264,8 @@ class Subscriber:
         socket.setsockopt(zmq.CONFLATE if self._newest_only else zmq.RCVHWM, 1 if self._newest_only else MAX_QUEUED)
         for prefix in prefixes:
             socket.setsockopt(zmq.SUBSCRIBE, prefix)
+        if self._keys is not None:
+            self._keys.apply(socket)
         try:
             socket.connect(self.endpoint)
         except zmq.ZMQError as exc:
@@ -276,8 +278,3 @@ class Subscriber:
 def check_camera(name: str) -> None:
     if not wire.CAMERA_NAME.search(name):
         raise ValueError(f"camera {name!r}, expected a name of 1 to 64 of A-Z a-z 0-9 _ . -")
-
-
-def mark(message: Message) -> Mark:
-    order = (message.epoch, message.seq) if isinstance(message, wire.Picture) else (message.serial,)
-    return Mark(message.run, message.serial, order)

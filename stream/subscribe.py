@@ -10,11 +10,22 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import msgspec
 
-from stream.client import Counts, FrameMessage, Info, MasksMessage, Message, Received, StateMessage, Subscriber
+from stream.client import (
+    ClientKeys,
+    Counts,
+    FrameMessage,
+    Info,
+    MasksMessage,
+    Message,
+    Received,
+    StateMessage,
+    Subscriber,
+    SubscriberOptions,
+)
 from stream.recording import Record, RecordingWriter
 
 LIVE_MS = 60_000.0  # older masks come from a replay
@@ -31,12 +42,15 @@ class SubscribeRequest:
     save: Path | None = None
     timeout_s: float | None = 10.0
     frames: bool = False  # also the pictures: not printed, but saved
+    keys: ClientKeys | None = None
 
 
 def run_subscribe(request: SubscribeRequest, out: TextIO | None = None) -> None:
     """Print and record until `count` masks messages came. Raises TimeoutError, WireError, OSError."""
     out = out or sys.stdout
-    options: dict[str, Any] = {"newest_only": False, "frames": request.frames, "timeout_s": request.timeout_s}
+    options = SubscriberOptions(
+        newest_only=False, frames=request.frames, timeout_s=request.timeout_s, keys=request.keys
+    )
     with (
         Subscriber(request.endpoint, request.cameras, **options) as subscriber,
         RecordingWriter(request.save) if request.save else nullcontext() as recording,

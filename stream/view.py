@@ -22,7 +22,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from stream.client import FrameMessage, MasksMessage, Message, StateMessage, Subscriber, WireError
+from stream.client import ClientKeys, FrameMessage, MasksMessage, Message, StateMessage, Subscriber, WireError
 from stream.frame import CameraCondition
 from stream.movie import MovieWriter
 from stream.overlay import draw_overlay, draw_status
@@ -52,6 +52,7 @@ class ViewOptions:
     seconds: float | None = None
     num_pictures: int | None = None
     window: bool | None = None
+    keys: ClientKeys | None = None
 
 
 class Joiner:
@@ -125,7 +126,9 @@ class View:
                 self._open_window(stack)
             camera = self.options.camera or self._first_camera()
             if camera is not None:
-                subscriber = Subscriber(self.endpoint, [camera], newest_only=False, frames=True, timeout_s=TURN_S)
+                subscriber = Subscriber(
+                    self.endpoint, [camera], newest_only=False, frames=True, timeout_s=TURN_S, keys=self.options.keys
+                )
                 self._loop(stack.enter_context(subscriber))
         if self.num_shown == 0 and self._movie is not None:
             self._movie.path.unlink(missing_ok=True)
@@ -136,7 +139,7 @@ class View:
     def _first_camera(self) -> str | None:
         """The first of the daemon's cameras, as soon as it tells; None if the view ended before."""
         started_s = time.monotonic()
-        with Subscriber(self.endpoint, [], timeout_s=TURN_S) as subscriber:
+        with Subscriber(self.endpoint, [], timeout_s=TURN_S, keys=self.options.keys) as subscriber:
             while not self._is_over(started_s):
                 self._receive(subscriber)
                 if subscriber.info is not None and subscriber.info.cameras:

@@ -5,6 +5,7 @@ Owns: the options of these commands. Runs in the main thread. Never: talks to a 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -16,6 +17,10 @@ from stream.cli.signals import stopping_event
 commands = typer.Typer()
 
 Endpoint = Annotated[str, typer.Argument(help="Where the daemon publishes: tcp://HOST:PORT or ipc://PATH.")]
+Key = Annotated[
+    Path | None,
+    typer.Option("--key", metavar="FILE", help="Your key, for a daemon on another machine (`keys new` made it)."),
+]
 DEFAULT = "tcp://127.0.0.1:5560"
 
 
@@ -27,13 +32,16 @@ def view(
     seconds: Annotated[float | None, typer.Option(min=0.1, help="End so many seconds after the first picture.")] = None,
     frames: Annotated[int | None, typer.Option(min=1, help="End after so many pictures.")] = None,
     window: Annotated[bool | None, typer.Option(help="Show a window; if there is a display unless given.")] = None,
+    key: Key = None,
 ) -> None:
     """Show a camera's pictures with their masks, live; or save them."""
+    from stream.keys import ClientKeys
     from stream.movie import MovieError
     from stream.view import ViewError, ViewOptions, run_view
 
-    options = ViewOptions(camera=camera, save=save, seconds=seconds, num_pictures=frames, window=window)
     with told(ViewError, MovieError, ValueError, OSError), stopping_event() as stopping:
+        keys = ClientKeys.load(key) if key else None
+        options = ViewOptions(camera=camera, save=save, seconds=seconds, num_pictures=frames, window=window, keys=keys)
         num_pictures = run_view(endpoint, options, stopping)
     if save is not None and num_pictures:
         typer.echo(f"{save}: {num_pictures} pictures")
@@ -52,9 +60,10 @@ def subscribe(
         bool, typer.Option("--frames", help="Take the pictures too, so that a replay can be viewed.")
     ] = False,
     timeout: Annotated[float, typer.Option(min=0, help="Fail after so many silent seconds; 0 waits for ever.")] = 10.0,
+    key: Key = None,
 ) -> None:
     """Print what a daemon publishes, and record it."""
-    from stream.client import WireError
+    from stream.client import ClientKeys, WireError
     from stream.subscribe import SubscribeRequest, run_subscribe
 
     cameras = tuple(camera) if camera else None
@@ -62,7 +71,7 @@ def subscribe(
         endpoint, cameras, count=count, as_json=json, save=save, timeout_s=timeout or None, frames=frames
     )
     with told(ValueError, WireError, OSError):
-        run_subscribe(request)
+        run_subscribe(replace(request, keys=ClientKeys.load(key) if key else None))
 
 
 @commands.command()

@@ -1,0 +1,63 @@
+"""Why nothing comes from a daemon: one try to be let in, for the text of a timeout.
+
+Owns: a socket and a ZeroMQ context while it tries. Runs in whichever thread calls it, for a limited time. Never:
+watches a socket for longer: libzmq stops all sockets of a context when nobody reads a monitor's events.
+"""
+
+from __future__ import annotations
+
+import time
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from stream.keys import ClientKeys
+
+LIMIT_S = 1.0
+EVENTS = (
+    zmq.Event.HANDSHAKE_SUCCEEDED
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+)
+
+
+def why_silent(endpoint: str, *, keys: ClientKeys | None, socket_type: int, limit_s: float = LIMIT_S) -> str:
+    """What a person should know who waits in vain; "" when the daemon lets this client in."""
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    socket = context.socket(socket_type)
+    socket.setsockopt(zmq.LINGER, 0)
+    try:
+        if keys is not None:
+            keys.apply(socket)
+        monitor = socket.get_monitor_socket(int(EVENTS))
+        socket.connect(endpoint)
+        return _told(_outcome(monitor, limit_s), keys)
+    finally:
+        socket.disable_monitor()
+        socket.close()
+        context.term()
+
+
+def _outcome(monitor: zmq.Socket[bytes], limit_s: float) -> int:
+    """The first clear event; 0 when nobody answers."""
+    deadline, outcome = time.monotonic() + limit_s, 0
+    while outcome in (0, zmq.Event.HANDSHAKE_FAILED_NO_DETAIL):
+        left_ms = int((deadline - time.monotonic()) * 1000)
+        if left_ms <= 0 or not monitor.poll(left_ms):
+            break
+        outcome = int(recv_monitor_message(monitor)["event"])
+    return outcome
+
+
+def _told(outcome: int, keys: ClientKeys | None) -> str:
+    if outcome == zmq.Event.HANDSHAKE_SUCCEEDED:
+        return ""
+    if outcome == zmq.Event.HANDSHAKE_FAILED_AUTH:
+        name = f" {keys.name} ({keys.role})" if keys else ""
+        return f"the daemon refuses the key{name}; expected one that `sam2-stream keys list` names there"
+    if outcome and keys is None:
+        return "the daemon does not talk to clients without a key; expected --key FILE (sam2-stream keys new)"
+    if outcome:
+        return f"the daemon is not the one that the key {keys.name} is for, or takes no keys there" if keys else ""
+    return "nobody answers there; expected a daemon that publishes there"
