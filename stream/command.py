@@ -197,6 +197,10 @@ class Rename(Request, frozen=True, kw_only=True):
     new_id: ObjectId | None = None
     label: Label | None = None
 
+    def __post_init__(self) -> None:
+        if self.new_id is None and self.label is None:
+            raise ValueError("neither new_id nor label, expected one or both")
+
 
 class Reset(Request, frozen=True, kw_only=True):
     """Forget all objects of a camera."""

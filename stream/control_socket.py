@@ -21,6 +21,7 @@ from stream.keys import KeyRing
 
 MAX_QUEUED = 32  # replies per client
 MAX_UNREAD = 16  # requests per client
+MAX_PARTS = 3  # client, empty part of a REQ socket, request
 HANDSHAKE_MS = 3000
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, HEARTBEAT_TTL_MS = 1000, 3000, 4000
 LINGER_MS = 200
@@ -77,13 +78,17 @@ class ControlSocket:
     def take(self) -> Letter | None:
         """The next message, clients in turn; None when there is none."""
         try:
-            client, *frames = self._socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            frames = [self._socket.recv(zmq.DONTWAIT, copy=False)]
         except zmq.Again:
             return None
-        has_delimiter = len(frames) == 2 and not frames[0].bytes  # a REQ socket
-        parts = (client.bytes, b"") if has_delimiter else (client.bytes,)
-        payload = frames[-1].bytes if has_delimiter or len(frames) == 1 else b""
-        return Letter(client.bytes, parts, payload, _peer(frames))
+        num_parts = 1
+        while frames[-1].more:
+            frames[min(num_parts, MAX_PARTS) :] = [self._socket.recv(copy=False)]
+            num_parts += 1
+        client, parts = frames[0].bytes, tuple(frame.bytes for frame in frames[1:])
+        has_delimiter = num_parts == MAX_PARTS and not parts[0]  # a REQ socket
+        payload = parts[-1] if num_parts == 2 or has_delimiter else b""
+        return Letter(client, (client, b"") if has_delimiter else (client,), payload, _peer(frames[-1]))
 
     def send(self, parts: tuple[bytes, ...], payload: bytes) -> None:
         """Send, or drop what the client does not read."""
@@ -96,8 +101,8 @@ class ControlSocket:
         self._context.term()
 
 
-def _peer(frames: Sequence[zmq.Frame]) -> str:
+def _peer(frame: zmq.Frame) -> str:
     try:
-        return str(frames[-1].get("Peer-Address")) or "this machine"
-    except (zmq.ZMQError, IndexError):  # an ipc client has none
+        return str(frame.get("Peer-Address")) or "this machine"
+    except zmq.ZMQError:  # an ipc client has none
         return "this machine"
