@@ -33,9 +33,11 @@ def read_toml(path: Path, kind: Kind) -> dict[str, Any]:
         fileno = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as error:
         raise KeysError(f"{path}: {error.strerror}; expected a readable key file") from error
-    with os.fdopen(fileno, "rb") as file:
+    try:
         _check(path, os.fstat(fileno), kind)
-        content = file.read(MAX_BYTES + 1)
+        content = os.read(fileno, MAX_BYTES + 1)
+    finally:
+        os.close(fileno)
     if len(content) > MAX_BYTES:
         raise KeysError(f"{path} has more than {MAX_BYTES} bytes; expected a key file")
     try:
