@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from daemon_rig import daemon, deliveries, mean_iou, prompts, write_clip
 from rtsp import APT_PACKAGES, RtspServer
 
@@ -141,31 +142,49 @@ def test_what_cannot_work_is_one_line_and_an_exit_code(
 ) -> None:
     (tmp_path / "text.mp4").write_text("not a video")
     bind = () if "--bind" in arguments else ("--bind", f"ipc://{tmp_path}/d.sock")
-    result = run_command(*(argument.format(folder=tmp_path) for argument in arguments), *bind)
+    result = run_command(*(argument.format(folder=tmp_path) for argument in arguments), *bind, "--allow-cpu")
     assert result.returncode == code, result.stderr
     said = [line for line in result.stderr.splitlines() if line.startswith("sam2-stream:")]
     assert len(said) == 1 and all(word in said[0] for word in words), result.stderr
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_the_daemon_ends_with_a_code_that_is_worth_a_restart(tmp_path: Path) -> None:
+    result = run_command("testsrc://", "--bind", f"ipc://{tmp_path}/d.sock")
+    assert result.returncode == 69 and "finds no GPU" in result.stderr and "--allow-cpu" in result.stderr
+
+
 BROKEN = """
 import sys
-import stream.daemon as daemon
+import stream.loader as loader
 from stream.config import config_from_flags, PromptFlags
-real = daemon.load_engine
+from stream.daemon import Daemon
+real = loader.load_engine
+def fail(frames):
+    raise {error}
 def broken(*args, **options):
     engine = real(*args, **options)
-    engine.encode = lambda frames: 1 / 0
+    engine.encode = fail
     return engine
-daemon.load_engine = broken
-options = {"bind": [sys.argv[1]]}
+loader.load_engine = broken
+options = {{"bind": [sys.argv[1]], "allow_cpu": True}}
 config = config_from_flags("testsrc://?width=320&height=240", PromptFlags(("160,120",)), options=options)
-sys.exit(daemon.Daemon(config).run())
+sys.exit(Daemon(config).run())
 """
 
 
-def test_a_crashed_thread_ends_the_process_with_a_non_zero_code(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", BROKEN, f"ipc://{tmp_path}/d.sock"]
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        ("ZeroDivisionError('a bug')", 1, "ZeroDivisionError"),
+        ("RuntimeError('CUDA error: an illegal memory access was encountered')", 70, "an illegal memory access"),
+    ],
+)
+def test_a_crashed_thread_ends_the_process_with_a_code_that_says_why(
+    tmp_path: Path, error: str, code: int, said: str
+) -> None:
+    command = [sys.executable, "-c", BROKEN.format(error=error), f"ipc://{tmp_path}/d.sock"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert result.returncode == 1 and "ZeroDivisionError" in result.stderr
-    assert not (tmp_path / "d.sock").exists()
+    assert result.returncode == code and said in result.stderr
+    assert code == 70 or not (tmp_path / "d.sock").exists()

@@ -85,9 +85,14 @@ def run(
     config = _config(source, flags, {**camera, **program, **service, "mask_encoding": mask_encoding})
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from stream.daemon import Daemon
+    from stream.keys import KeysError
 
     file = Path(source) if source.endswith(".toml") else None
-    raise typer.Exit(Daemon(config, file=file).run())
+    try:
+        daemon = Daemon(config, file=file)
+    except KeysError as error:
+        raise CommandFailed(str(error), 78) from error
+    raise typer.Exit(daemon.run())
 
 
 def _config(source: str, flags: PromptFlags, options: dict[str, object]) -> Config:
