@@ -1,8 +1,6 @@
-"""`Orders`: obeys commands about objects, and knows of each camera what the tracker does not: labels, what a person
-changed, and how to take it back.
+"""`Orders`: obeys commands about objects, and prepares each camera's next picture: its epoch, its configured prompts.
 
-Owns: one roster a camera. The worker's thread alone uses it. Never: answers anybody, touches a picture, or grows: undo
-goes back `MAX_UNDO` commands, and holds the memory of at most `MAX_UNDO_ROWS` objects beside that of the last command.
+Owns: one roster a camera. The worker's thread alone uses it. Never: answers anybody, or touches a picture.
 
 A command takes effect on the next picture, or, where the picture that the person saw is remembered, on that one at
 once (`stream.recall`). Undo puts an object's memory back as it was before the command; time has stood still for it.
@@ -10,68 +8,22 @@ once (`stream.recall`). Undo puts an object's memory back as it was before the c
 
 from __future__ import annotations
 
-import collections
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stream.command import Add, ObjectRequest, Prompted, Refine, Remove, Rename, Reply, Reset, Seen, Undo
+from stream.command import Add, ObjectRequest, Prompted, Refine, Remove, Rename, Reply, Reset, Undo
 from stream.config import CameraConfig, PromptConfig
 from stream.frame import Frame, Stamp
 from stream.mask_codec import WireError
 from stream.prompt import Prompt, PromptError, check_inside, checked_prompt, read_mask
-from stream.tracker import Snapshot, Tracker
+from stream.roster import Roster, Undoing
+from stream.tracker import Tracker
 
-MAX_UNDO = 8
-MAX_UNDO_ROWS = 32
-MAX_REQUESTS = 64  # of one picture
-
-
-@dataclass(frozen=True, slots=True)
-class Undoing:
-    """What one command changed. `before` has each object's memory, None where there was no such object."""
-
-    what: str
-    object_id: int | None
-    before: Mapping[int, Snapshot | None]
-    labels: Mapping[int, str]
-    touched: frozenset[int]
-    moved: frozenset[int]
-    renamed: tuple[int, int] | None = None
-
-
-class Roster:
-    """One camera. Written by the worker's thread.
-
-    `touched`: objects added or changed at run time. `moved`: configured ids whose object has another id now.
-    """
-
-    __slots__ = ("config", "epoch", "labels", "moved", "requests", "seq", "size", "touched", "undo")
-
-    def __init__(self, config: CameraConfig) -> None:
-        self.config = config
-        self.epoch: int | None = None  # of the memory; None before the first picture
-        self.seq: int | None = None  # of the last picture
-        self.size: tuple[int, int] | None = None  # its (height, width)
-        self.labels: dict[int, str] = {}
-        self.touched: set[int] = set()
-        self.moved: set[int] = set()
-        self.undo: collections.deque[Undoing] = collections.deque(maxlen=MAX_UNDO)
-        self.requests: collections.deque[str] = collections.deque(maxlen=MAX_REQUESTS)
-
-    def begin(self, epoch: int) -> None:
-        """Without memory of what was before."""
-        self.epoch = epoch
-        self.labels, self.touched, self.moved = {}, set(), set()
-        self.undo.clear()
-
-    def remember(self, undoing: Undoing) -> None:
-        self.undo.append(undoing)
-        while len(self.undo) > 1 and sum(len(one.before) for one in self.undo) > MAX_UNDO_ROWS:
-            self.undo.popleft()
+UNWATCHED_NS = 5_000_000_000  # after so long nobody clicks on what they saw
+NOT_KEPT = "what was seen is not remembered: it is applied to the next picture"
 
 
 class Orders:
@@ -89,6 +41,7 @@ class Orders:
         """Follow these cameras; the objects of others are forgotten."""
         for camera in [name for name in self._rosters if name not in configs]:
             self._tracker.reset(camera)
+            self._tracker.forget_pictures(camera)
             del self._rosters[camera]
         for camera, config in configs.items():
             self._rosters.setdefault(camera, Roster(config)).config = config
@@ -118,6 +71,22 @@ class Orders:
         roster.seq, roster.size = stamp.seq, (frame.height, frame.width)
         return errors + self._tracker.drop_misfits(stamp.camera, frame.height, frame.width)
 
+    def mark(self, stamp: Stamp, *, is_watched: bool) -> tuple[int, int] | None:
+        """What the picture is remembered as, if somebody sees it."""
+        roster = self._rosters[stamp.camera]
+        if is_watched:
+            roster.watched_ns = stamp.arrival_ns
+            return stamp.epoch, stamp.seq
+        if roster.watched_ns is not None and stamp.arrival_ns - roster.watched_ns > UNWATCHED_NS:
+            roster.watched_ns = None
+            self._tracker.forget_pictures(stamp.camera)
+        return None
+
+    def forget_pictures(self) -> None:
+        """Of all cameras; those that are watched are remembered again from the next picture on."""
+        for camera in self._rosters:
+            self._tracker.forget_pictures(camera)
+
     def take_requests(self, camera: str) -> tuple[str, ...]:
         """Ids of the commands whose effect the camera's next masks show."""
         requests = self._rosters[camera].requests
@@ -131,6 +100,7 @@ class Orders:
 
     def _begin(self, stamp: Stamp, roster: Roster) -> list[PromptError]:
         self._tracker.reset(stamp.camera)
+        self._tracker.forget_pictures(stamp.camera)
         roster.begin(stamp.epoch)
         errors = []
         for prompt in roster.config.prompts:
@@ -181,7 +151,7 @@ class Orders:
                 return self._undo(request, roster)
 
     def _prompt(self, request: Add | Refine, roster: Roster) -> Reply:
-        if request.seen is not None and (reason := _stale(request.seen, roster)):
+        if request.seen is not None and (reason := roster.stale(request.seen)):
             return _no(request, "stale", reason)
         prompt = checked_prompt(points=request.points, box=request.box, mask=_unpacked(request, roster.size))
         if roster.size is not None:
@@ -193,18 +163,27 @@ class Orders:
             return _no(request, "refused", f"there are {self._tracker.num_objects} objects; {limit}")
         what = f"{'add' if isinstance(request, Add) else 'refine'} {object_id}"
         undoing = self._undoing(what, roster, object_id, ids=[object_id])
-        self._put_prompt(object_id, request, prompt)
+        was_past = self._put_prompt(object_id, request, prompt)
         if isinstance(request, Add) and (is_new or request.label):
             roster.labels[object_id] = request.label
         roster.touched.add(object_id)
         roster.moved.discard(object_id)
         roster.remember(undoing)
-        note = "" if roster.size is not None else "no picture has come yet: it is applied to the first one"
-        return Reply(id=request.id, object_id=object_id, note=note)
+        note = "" if was_past or request.seen is None else NOT_KEPT
+        if roster.size is None:
+            note = "no picture has come yet: it is applied to the first one"
+        return Reply(id=request.id, object_id=object_id, note=note, seen=request.seen if was_past else None)
 
-    def _put_prompt(self, object_id: int, request: Add | Refine, prompt: Prompt) -> None:
-        put = self._tracker.add if isinstance(request, Add) else self._tracker.refine
+    def _put_prompt(self, object_id: int, request: Add | Refine, prompt: Prompt) -> bool:
+        """True when it was decoded on the very picture that the person saw; else it waits for the next one."""
+        seen, is_refine = request.seen, isinstance(request, Refine)
+        if seen is not None and self._tracker.prompt_past(
+            object_id, prompt, (seen.epoch, seen.seq), camera=request.camera, refine=is_refine
+        ):
+            return True
+        put = self._tracker.refine if is_refine else self._tracker.add
         put(object_id, points=prompt.points, box=prompt.box, mask=prompt.mask_hw, camera=request.camera)
+        return False
 
     def _remove(self, request: Remove, roster: Roster) -> Reply:
         object_id = request.object_id
@@ -268,18 +247,6 @@ class Orders:
 
 def _no(request: ObjectRequest, code: str, error: str) -> Reply:
     return Reply(id=request.id, ok=False, code=code, error=error)
-
-
-def _stale(seen: Seen, roster: Roster) -> str:
-    """Why what was seen cannot be spoken of any more; "" = it can."""
-    if roster.size is None or roster.epoch is None:
-        return "no picture of this camera has been processed yet; expected a prompt without the picture seen"
-    if seen.epoch != roster.epoch:
-        return f"the picture is of epoch {seen.epoch}; expected the camera's, {roster.epoch}: its memory was dropped"
-    if (seen.height, seen.width) != roster.size:
-        height, width = roster.size
-        return f"the picture is {seen.width}x{seen.height}; expected the camera's size, {width}x{height}"
-    return ""
 
 
 def _unpacked(request: Prompted, size: tuple[int, int] | None) -> NDArray[np.bool_] | None:

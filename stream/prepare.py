@@ -23,6 +23,19 @@ _MEAN_RGB = (0.485, 0.456, 0.406)
 _STD_RGB = (0.229, 0.224, 0.225)
 
 
+def check_picture(image: object) -> None:
+    """Raises `ValueError` for anything but a picture."""
+    if (
+        not isinstance(image, np.ndarray)
+        or image.dtype != np.uint8
+        or image.ndim != 3
+        or image.shape[2] != 3
+        or 0 in image.shape
+    ):
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise ValueError(f"the picture is {found}; expected uint8 (height, width, 3) in BGR order")
+
+
 def prepare_frames(images_hwc: Sequence[NDArray[np.uint8]], size: int, device: torch.device) -> Tensor:
     """BGR uint8 pictures of any sizes to normalised RGB float32 (f, 3, size, size) on `device`."""
     pixels = torch.cat([_resize(image, size, device) for image in images_hwc])  # a copy, also of a single one

@@ -15,7 +15,7 @@ Algorithm: Ravi et al., SAM 2: Segment Anything in Images and Videos (2024), as 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,10 +27,12 @@ from engines.spec import Engine
 from engines.weights import build_model
 from stream.device import OptionError, resolve_device, resolve_dtype
 from stream.frame import Masks
+from stream.history import History
 from stream.memory import MemoryBank, RowMemory
+from stream.prepare import check_picture
 from stream.prompt import Prompt, PromptError, check_inside, checked_id, checked_prompt
-from stream.readout import read_out
-from stream.turn import ResultBuffer, TrackedObject, Turn
+from stream.recall import Recall
+from stream.turn import Equipment, ResultBuffer, Snapshot, TrackedObject, Turn
 from stream.verdict import PendingMasks
 
 Image = NDArray[np.uint8]
@@ -67,15 +69,6 @@ def load_engine(
     return EagerEngine(network, name=model, device=where, dtype=kind)
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
-    """An object as it was; `memory` is None before its first picture."""
-
-    memory: RowMemory | None
-    added: Prompt | None
-    refined: Prompt | None
-
-
 class Tracker:
     """All fields are written by the one thread that uses the tracker."""
 
@@ -89,6 +82,7 @@ class Tracker:
             engine.spec, device=engine.device, dtype=engine.memory_dtype, max_cond=self.options.max_cond_frames
         )
         self._results = ResultBuffer(engine.spec.low_res_size, engine.device)
+        self._history = History()
         self._objects: dict[tuple[str, int], TrackedObject] = {}
 
     @classmethod
@@ -185,6 +179,39 @@ class Tracker:
         if snapshot.memory is not None:
             self._bank.import_row(item.row, snapshot.memory)
 
+    def remembers(self, camera: str, mark: Hashable) -> bool:
+        """Whether the picture that `launch` was given as `mark` is still kept."""
+        return self._history.find(camera, mark) is not None
+
+    def prompt_past(self, object_id: int, prompt: Prompt, mark: Hashable, *, camera: str, refine: bool) -> bool:
+        """`add`, or `refine`, on a picture that is remembered; at once, see `stream.recall`.
+
+        False, and nothing has changed, when the picture or the object's mask there is not known any more.
+        """
+        key, picture = (camera, checked_id(object_id)), self._history.find(camera, mark)
+        if picture is None:
+            return False
+        recall = Recall(self.engine, self._bank, self._history, camera, picture)
+        if refine:
+            item = self._find(object_id, camera)
+            return item.added is None and recall.refine(item.row, item, prompt, as_cond=self.options.refine_as_cond)
+        if key in self._objects and self._bank.age(self._objects[key].row) < recall.distance:
+            self._forget(self._objects[key])  # it is younger than the picture
+        if key not in self._objects:
+            self._objects[key] = TrackedObject(*key, self._bank.acquire())
+        item = self._objects[key]
+        item.added = item.refined = None
+        recall.add(item.row, item, prompt)
+        return True
+
+    def forget_pictures(self, camera: str) -> None:
+        """Keep no pictures of this camera any more, until `launch` is given a mark again."""
+        self._history.drop(camera)
+
+    def accepts(self, memory: RowMemory) -> bool:
+        """Whether a memory from elsewhere fits this model and its options."""
+        return self._bank.accepts(memory)
+
     def reset(self, camera: str | None = None) -> None:
         """Forget all objects, or those of one camera."""
         for item in list(self._objects.values()):
@@ -201,41 +228,42 @@ class Tracker:
         now = time.monotonic_ns() if time_ns is None else time_ns
         return self.launch({"": frame_hwc}, {"": now})[""].resolve()
 
-    def launch(self, images: Mapping[str, Image], times_ns: Mapping[str, int]) -> dict[str, PendingMasks]:
+    def launch(
+        self,
+        images: Mapping[str, Image],
+        times_ns: Mapping[str, int],
+        *,
+        marks: Mapping[str, Hashable] | None = None,
+    ) -> dict[str, PendingMasks]:
         """Process one picture of each given camera as one batch, without waiting; see `step` for errors.
 
-        A camera without objects is not encoded.
+        A camera without objects is not encoded, unless `marks` names its picture: then it is kept for `prompt_past`.
         """
+        marks = marks or {}
         for camera, image in images.items():
-            _check_image(image)
+            check_picture(image)
             for error in self._misfits(camera, image.shape[0], image.shape[1]):
                 raise error
-        cameras_in_use = {item.camera for item in self._objects.values()}
+        for camera in images.keys() - marks.keys():
+            self._history.count(camera)
+        cameras_in_use = {item.camera for item in self._objects.values()} | marks.keys()
         busy = [camera for camera in images if camera in cameras_in_use]
         pending = {camera: PendingMasks.nothing(*images[camera].shape[:2]) for camera in images}
         most = self.engine.frame_buckets[-1]
         for start in range(0, len(busy), most):
             part = busy[start : start + most]
-            pending |= self._turn({camera: images[camera] for camera in part}, times_ns)
+            kept = {camera: marks[camera] for camera in part if camera in marks}
+            pending |= self._turn({camera: images[camera] for camera in part}, times_ns, kept)
         return pending
 
-    def _turn(self, images: dict[str, Image], times_ns: Mapping[str, int]) -> dict[str, PendingMasks]:
-        by_camera = {camera: [o for o in self._objects.values() if o.camera == camera] for camera in images}
-        objects = [item for group in by_camera.values() for item in group]
-        turn = Turn(self.engine, self._bank, self._results, images=images, objects=objects)
+    def _turn(
+        self, images: dict[str, Image], times_ns: Mapping[str, int], marks: Mapping[str, Hashable]
+    ) -> dict[str, PendingMasks]:
+        objects = [item for camera in images for item in self._objects.values() if item.camera == camera]
+        equipment = Equipment(self.engine, self._bank, self._results, self._history)
+        turn = Turn(equipment, images=images, objects=objects, marks=marks)
         turn.run(refine_as_cond=self.options.refine_as_cond)
-        parts, start = [], 0
-        for group in by_camera.values():
-            parts.append(self._results.part(start, start + len(group)))
-            start += len(group)
-        sizes = [(image.shape[0], image.shape[1]) for image in images.values()]
-        blocks = read_out(parts, sizes)
-        return {
-            camera: PendingMasks(
-                *size, tuple(o.object_id for o in group), tuple(o.visibility for o in group), times_ns[camera], block
-            )
-            for (camera, group), size, block in zip(by_camera.items(), sizes, blocks, strict=True)
-        }
+        return turn.read_out(times_ns)
 
     def drop_misfits(self, camera: str, height: int, width: int) -> list[PromptError]:
         """Drop prompts that do not fit the camera's next picture, and new objects with them: the errors."""
@@ -265,15 +293,3 @@ class Tracker:
             known = ", ".join(map(str, self.object_ids(camera))) or "none"
             raise PromptError(f"there is no object {object_id!r}; known ids: {known}")
         return item
-
-
-def _check_image(image: Image) -> None:
-    if (
-        not isinstance(image, np.ndarray)
-        or image.dtype != np.uint8
-        or image.ndim != 3
-        or image.shape[2] != 3
-        or 0 in image.shape
-    ):
-        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise ValueError(f"the picture is {found}; expected uint8 (height, width, 3) in BGR order")

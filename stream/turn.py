@@ -10,7 +10,8 @@ correct those that were refined before their first frame); let every row grow a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,10 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.spec import MAX_ROWS, Engine, FrameFeatures, Segmentation
-from stream.memory import MemoryBank
+from stream.history import History, Sight
+from stream.memory import MemoryBank, RowMemory
+from stream.pointing import decode
 from stream.prepare import prepare_frames
-from stream.prompt import Prompt, mask_in_model, points_in_model
-from stream.verdict import Visibility
+from stream.prompt import Prompt
+from stream.readout import read_out
+from stream.verdict import PendingMasks, Visibility
 
 
 class TrackedObject:
@@ -34,6 +38,15 @@ class TrackedObject:
         self.added: Prompt | None = None
         self.refined: Prompt | None = None
         self.visibility = Visibility()
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An object as it was; `memory` is None before its first picture."""
+
+    memory: RowMemory | None
+    added: Prompt | None
+    refined: Prompt | None
 
 
 class ResultBuffer:
@@ -65,39 +78,81 @@ class ResultBuffer:
         return self.logits_nhw[start:stop], self.scores_n[start:stop], self.ious_n[start:stop]
 
 
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What every turn of a tracker works with."""
+
+    engine: Engine
+    bank: MemoryBank
+    results: ResultBuffer
+    history: History
+
+
 class Turn:
-    """`objects` are sorted by their camera's place in `images`."""
+    """`objects` are sorted by their camera's place in `images`; `marks` name the pictures that the history keeps."""
 
     def __init__(
         self,
-        engine: Engine,
-        bank: MemoryBank,
-        results: ResultBuffer,
+        equipment: Equipment,
         *,
         images: Mapping[str, NDArray[np.uint8]],
         objects: Sequence[TrackedObject],
+        marks: Mapping[str, Hashable],
     ) -> None:
-        self.engine, self.bank, self.results = engine, bank, results
+        self.engine, self.bank = equipment.engine, equipment.bank
+        self.results, self.history = equipment.results, equipment.history
         self.objects = objects
-        self.sizes = {camera: image.shape[:2] for camera, image in images.items()}
+        self.sizes = {camera: (image.shape[0], image.shape[1]) for camera, image in images.items()}
         self.frame_of = {camera: index for index, camera in enumerate(images)}
         self.position_of = {item.row: index for index, item in enumerate(objects)}
         self.frames = self._encode(list(images.values()))
-        results.reserve(len(objects))
+        self.marks = marks
+        self.results.reserve(len(objects))
 
     def run(self, *, refine_as_cond: bool) -> None:
         """Leave every object's logits and scores in the result buffer."""
+        for camera, mark in self.marks.items():
+            items = [item for item in self.objects if item.camera == camera]
+            self.history.set_objects(camera, items)
+            self.history.put(camera, mark, self.sizes[camera], frame=self._frame(camera))
         known = [item for item in self.objects if item.added is None]
         for group in self._groups(known):
             conditioned, found = self._follow(group)
             for index, item in enumerate(group):
+                one = slice(index, index + 1)
+                self._keep(item, conditioned[one], found.logits_bhw[one])
                 if item.refined is not None:
-                    one = slice(index, index + 1)
                     self._refine(item, conditioned[one], found.logits_bhw[one], as_cond=refine_as_cond)
         for item in self.objects:
             if item.added is not None:
                 self._add(item)
         self.bank.advance([item.row for item in self.objects])
+        for item in self.objects:  # only now: a turn that failed is tried again
+            item.added = item.refined = None
+
+    def read_out(self, times_ns: Mapping[str, int]) -> dict[str, PendingMasks]:
+        """Each camera's results, on their way to the host."""
+        groups = {camera: [item for item in self.objects if item.camera == camera] for camera in self.sizes}
+        parts, start = {}, 0
+        for camera, group in groups.items():
+            if group:
+                parts[camera] = self.results.part(start, start + len(group))
+            start += len(group)
+        blocks = read_out(list(parts.values()), [self.sizes[camera] for camera in parts])
+        pending = {camera: PendingMasks.nothing(*size) for camera, size in self.sizes.items()}
+        for camera, block in zip(parts, blocks, strict=True):
+            ids = tuple(item.object_id for item in groups[camera])
+            visibilities = tuple(item.visibility for item in groups[camera])
+            pending[camera] = PendingMasks(*self.sizes[camera], ids, visibilities, times_ns[camera], block)
+        return pending
+
+    def _frame(self, camera: str) -> FrameFeatures:
+        index = self.frame_of[camera]
+        return FrameFeatures(*(x[index : index + 1] for x in self.frames))
+
+    def _keep(self, item: TrackedObject, conditioned_1chw: Tensor | None, logits_1hw: Tensor) -> None:
+        if item.camera in self.marks:
+            self.history.put_object(item.camera, item, conditioned_1chw=conditioned_1chw, logits_1hw=logits_1hw)
 
     def _encode(self, images: Sequence[NDArray[np.uint8]]) -> FrameFeatures:
         pixels = prepare_frames(images, self.engine.spec.image_size, self.engine.device)
@@ -132,7 +187,6 @@ class Turn:
             self.bank.write_prompted(item.row, found)
         else:
             self.bank.write_recent([item.row], found)
-        item.refined = None
 
     def _add(self, item: TrackedObject) -> None:
         assert item.added is not None, "only called for objects that were added"
@@ -141,21 +195,14 @@ class Turn:
         if item.refined is not None:
             found = self._decode(item, item.refined, None, logits_1hw=found.logits_bhw)
             self.bank.write_prompted(item.row, found)
-        item.added = item.refined = None
 
     def _decode(
         self, item: TrackedObject, prompt: Prompt, conditioned_1chw: Tensor | None, *, logits_1hw: Tensor | None
     ) -> Segmentation:
-        index, size = self.frame_of[item.camera], self.engine.spec.image_size
-        frame = FrameFeatures(*(x[index : index + 1] for x in self.frames))
-        if prompt.mask_hw is not None:
-            found = self.engine.prompt_mask(frame, mask_in_model(prompt.mask_hw, size).to(self.engine.device))
-        else:
-            points = points_in_model(prompt, self.sizes[item.camera], image_size=size, logits_bhw=logits_1hw)
-            coords, labels = points.coords_bs2.to(self.engine.device), points.labels_bs.to(self.engine.device)
-            points = points._replace(coords_bs2=coords, labels_bs=labels)
-            found = self.engine.prompt_points(frame, points, conditioned_1chw)
+        sight = Sight(self._frame(item.camera), self.sizes[item.camera], conditioned_1chw, logits_1hw)
+        found = decode(self.engine, sight, prompt)
         self.results.put(self._positions([item]), found)
+        self._keep(item, conditioned_1chw, found.logits_bhw)
         return found
 
     def _positions(self, group: Sequence[TrackedObject]) -> Tensor:

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -179,7 +179,7 @@ class GpuWorker:
                 self._exhausted_turns = 0
         except torch.OutOfMemoryError as error:
             self.num_exhausted += len(leases)
-            self._spare(error)
+            self._spare(orders, error)
         finally:
             for lease in leases.values():
                 lease.release()
@@ -230,7 +230,7 @@ class GpuWorker:
             self._follow(orders, lease)
         images = {camera: lease.frame.image_hwc for camera, lease in leases.items()}
         times_ns = {camera: lease.frame.stamp.arrival_ns for camera, lease in leases.items()}
-        pending = tracker.launch(images, times_ns)
+        pending = tracker.launch(images, times_ns, marks=self._marks(orders, leases))
         launched_ns = time.monotonic_ns()
         self.num_turns += 1
         self.num_frames += len(pending)
@@ -250,6 +250,13 @@ class GpuWorker:
                 raise error
             log.error("cam:%s: a prompt was dropped: %s", lease.frame.stamp.camera, error)
 
+    def _marks(self, orders: Orders, leases: Mapping[str, Lease]) -> dict[str, Hashable]:
+        """Names of the pictures that somebody sees."""
+        stamps = {camera: lease.frame.stamp for camera, lease in leases.items()}
+        watched = {camera: self._publisher.is_watched(camera) for camera in stamps}
+        marks = {camera: orders.mark(stamp, is_watched=watched[camera]) for camera, stamp in stamps.items()}
+        return {camera: mark for camera, mark in marks.items() if mark is not None}
+
     def _hand_on(self, lease: Lease, launched: Launched) -> None:
         camera = lease.frame.stamp.camera
         kept: Lease | None = lease
@@ -266,12 +273,13 @@ class GpuWorker:
             if self._publisher.wait_drained(IDLE_LIMIT_S):
                 return
 
-    def _spare(self, error: torch.OutOfMemoryError) -> None:
+    def _spare(self, orders: Orders, error: torch.OutOfMemoryError) -> None:
         """Free what can be freed; raises when that did not help."""
         self._exhausted_turns += 1
         if self._exhausted_turns >= MAX_EXHAUSTED_TURNS:
             raise error
         log.error("gpu: the device's memory is exhausted, the turn's pictures are lost: %s", _first_line(error))
+        orders.forget_pictures()
         torch.cuda.empty_cache()
 
 
