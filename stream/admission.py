@@ -1,7 +1,8 @@
-"""`Admission`: how often a client may command, and how much of what it asked may wait.
+"""How much is read: `Admission` for each client, `Pace` for all together.
 
-Owns: a token bucket and a count for each known client. Thread: the control thread alone. Never: grows beyond its
-capacity: the client that was silent for longest is forgotten, and starts anew when it comes again.
+Owns: a token bucket and a count of unanswered requests for each known client, and what was read in this hundredth of
+a second. Thread: the control thread alone. Never: grows beyond its capacity: the client that was silent for longest
+is forgotten, and starts anew when it comes again.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ COMMANDS_PER_S = 50.0
 BURST = 100.0
 MAX_WAITING = 16  # unanswered requests of one client
 MAX_CLIENTS = 1024
+WINDOW_NS, MAX_A_WINDOW, MAX_BYTES_A_WINDOW = 10_000_000, 64, 4 << 20
 
 
 class Client:
@@ -60,3 +62,24 @@ class Admission:
         client = self._clients.get(name)
         if client is not None and client.num_waiting:
             client.num_waiting -= 1
+
+
+class Pace:
+    """At most 64 messages and about 4 MiB in 10 ms: who sends more waits, and other threads get their time."""
+
+    def __init__(self) -> None:
+        self._until_ns = 0
+        self._num_messages = self._num_bytes = 0
+
+    def wait_ns(self, now_ns: int) -> int:
+        """How long nothing more may be read; 0 = go on."""
+        if now_ns >= self._until_ns:
+            self._until_ns = now_ns + WINDOW_NS
+            self._num_messages = self._num_bytes = 0
+        is_full = self._num_messages >= MAX_A_WINDOW or self._num_bytes >= MAX_BYTES_A_WINDOW
+        return self._until_ns - now_ns if is_full else 0
+
+    def note(self, num_bytes: int) -> None:
+        """A message was read."""
+        self._num_messages += 1
+        self._num_bytes += num_bytes

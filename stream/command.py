@@ -8,7 +8,8 @@ request is ONE part, one msgpack map with string keys; so is its reply. A REQ so
 part is accepted and given back. A request has at most 1.1 MiB (the connection ends otherwise). Requests may be sent
 without waiting, at most 16 unanswered ones and 50 a second (100 at once) per client; replies may come in another
 order: match them by `id`. Every request that is a map with a readable `id` gets exactly one reply while client and
-daemon live, others are dropped and counted ("malformed"); a request without reply may have been obeyed.
+daemon live (a client that leaves 256 unread loses more), others are dropped and counted ("malformed"). A request
+without reply may have been obeyed.
 `stream.control` is the server, `stream.controller` the reference client.
 
 EVOLUTION. Unknown keys are an error in a request, and ignored in a reply. New keys do not raise `version`.

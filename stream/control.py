@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from stream.admission import MAX_WAITING, Admission
+from stream.admission import MAX_WAITING, Admission, Pace
 from stream.command import (
     CODES,
     AnyRequest,
@@ -45,7 +45,6 @@ from stream.status import Status
 log = logging.getLogger(__name__)
 
 IDLE_LIMIT_MS = 150.0  # the loop moves at least this often: the watchdog reads `num_loops`
-MAX_A_TURN, MAX_BYTES_A_TURN, TURN_NS = 64, 4 << 20, 10_000_000
 TAKE_LIMIT_NS = 4_000_000_000
 ANSWER_LIMIT_NS = 30_000_000_000
 STATUS_AGE_NS = 100_000_000
@@ -91,7 +90,7 @@ class ControlThread:
         self._rooms, self._keys = rooms, keys
         self._outcomes = dict.fromkeys(("ok", *CODES, "malformed"), 0)  # never another key
         self._outbox = Outbox()
-        self._admission = Admission()
+        self._admission, self._pace = Admission(), Pace()
         self._tickets: dict[int, Ticket] = {}  # by number, oldest first
         self._next_ticket = 0
         self._status: tuple[int, Status] | None = None  # when asked, what was told
@@ -141,16 +140,13 @@ class ControlThread:
         try:
             self.endpoints = socket.endpoints
             self.ready.set()
-            resume_ns = 0  # when a full turn is over: until then only answers are served
             while not self._stopping.is_set():
                 self.num_loops += 1
-                now_ns = time.monotonic_ns()
-                wait_ms = (resume_ns - now_ns) / 1e6 if resume_ns > now_ns else IDLE_LIMIT_MS
-                socket.wait(wait_ms, read=resume_ns <= now_ns)
+                pause_ns = self._pace.wait_ns(time.monotonic_ns())  # until then only answers are served
+                socket.wait(pause_ns / 1e6 or IDLE_LIMIT_MS, read=not pause_ns)
                 self._send_answers(socket)
                 self._give_up(socket)
-                if time.monotonic_ns() >= resume_ns and self._receive(socket):
-                    resume_ns = time.monotonic_ns() + TURN_NS
+                self._receive(socket)
                 self._report()
             self._send_answers(socket)
             for number in tuple(self._tickets):
@@ -160,18 +156,14 @@ class ControlThread:
 
     # --- coming in ---------------------------------------------------------------------------------------------------
 
-    def _receive(self, socket: ControlSocket) -> bool:
-        """Serve what came; whether there was as much as one turn may hold."""
-        num_bytes = 0
-        for _ in range(MAX_A_TURN):
+    def _receive(self, socket: ControlSocket) -> None:
+        """Serve what came, no faster than its pace."""
+        while not self._pace.wait_ns(time.monotonic_ns()):
             letter = socket.take()
             if letter is None:
-                return False
+                return
+            self._pace.note(len(letter.payload))
             self._serve_letter(socket, letter)
-            num_bytes += len(letter.payload)
-            if num_bytes >= MAX_BYTES_A_TURN:
-                break
-        return True
 
     def _serve_letter(self, socket: ControlSocket, letter: Letter) -> None:
         now_ns = time.monotonic_ns()

@@ -5,6 +5,8 @@ to one that does not read (`MAX_QUEUED`), or that is gone, is dropped.
 
 A client that sends a message beyond `MAX_REQUEST_BYTES`, does not finish the handshake in three seconds, or stays
 silent for `HEARTBEAT_TIMEOUT_MS` is disconnected. One that sends faster than it is served waits in its own buffers.
+Not bounded by libzmq: the parts of one message (it gathers all before it shows the first), and clients that only
+stay connected; keys, and the limits of memory and files in the service file, are what stands against them.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from stream.command import MAX_REQUEST_BYTES
 from stream.doors import Doors
 from stream.keys import KeyRing
 
-MAX_QUEUED = 32  # replies per client
+MAX_QUEUED = 256  # replies per client; more than it may ask for at once
 MAX_UNREAD = 16  # requests per client
 MAX_PARTS = 3  # client, empty part of a REQ socket, request
 HANDSHAKE_MS = 3000
