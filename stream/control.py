@@ -228,8 +228,11 @@ class ControlThread:
     # --- going out ---------------------------------------------------------------------------------------------------
 
     def _send_answers(self, socket: ControlSocket) -> None:
-        for number, reply in self._outbox.take():
+        answers = self._outbox.take()
+        for number, reply in answers:
             self._finish(socket, number, reply)
+        if answers:
+            self._status = None  # who was told that it is done must not be told how it was before
 
     def _give_up(self, socket: ControlSocket) -> None:
         """Take back what nobody obeys, and forget what nobody answers."""
