@@ -24,19 +24,15 @@ EVENTS = (
 
 def why_silent(endpoint: str, *, keys: ClientKeys | None, socket_type: int, limit_s: float = LIMIT_S) -> str:
     """What a person should know who waits in vain; "" when the daemon lets this client in."""
-    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-    socket = context.socket(socket_type)
-    socket.setsockopt(zmq.LINGER, 0)
-    try:
+    with zmq.Context() as context, context.socket(socket_type) as socket:
+        socket.setsockopt(zmq.LINGER, 0)
         if keys is not None:
             keys.apply(socket)
-        monitor = socket.get_monitor_socket(int(EVENTS))
-        socket.connect(endpoint)
-        return _told(_outcome(monitor, limit_s), keys)
-    finally:
-        socket.disable_monitor()
-        socket.close()
-        context.term()
+        with socket.get_monitor_socket(int(EVENTS)) as monitor:
+            socket.connect(endpoint)
+            outcome = _outcome(monitor, limit_s)
+            socket.disable_monitor()
+    return _told(outcome, keys)
 
 
 def _outcome(monitor: zmq.Socket[bytes], limit_s: float) -> int:

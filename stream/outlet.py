@@ -30,6 +30,7 @@ MAX_INBOUND_A_TURN = 1000
 MAX_FRAME_PREFIXES = 4096
 HEARTBEAT_MS, HEARTBEAT_TIMEOUT_MS, HEARTBEAT_TTL_MS = 1000, 3000, 4000
 LINGER_MS = 500
+HANDSHAKE_MS = 3000  # a client that says nothing is cut off
 REOPEN_MS = 10.0  # how often guarded endpoints are tried that are being opened again
 FRAMES = b"frames/"
 
@@ -70,7 +71,7 @@ class Outlet:
             zmq.SNDHWM: max(MIN_QUEUED, 4 * num_cameras * TOPICS_PER_CAMERA),
             zmq.XPUB_VERBOSE: 1, zmq.LINGER: LINGER_MS, zmq.MAXMSGSIZE: MAX_INBOUND_BYTES, zmq.TCP_KEEPALIVE: 1,
             zmq.HEARTBEAT_IVL: HEARTBEAT_MS, zmq.HEARTBEAT_TIMEOUT: HEARTBEAT_TIMEOUT_MS,
-            zmq.HEARTBEAT_TTL: HEARTBEAT_TTL_MS, zmq.HANDSHAKE_IVL: 5000,
+            zmq.HEARTBEAT_TTL: HEARTBEAT_TTL_MS, zmq.HANDSHAKE_IVL: HANDSHAKE_MS,
         }  # fmt: skip
         for option, value in options.items():
             self._socket.setsockopt(option, value)

@@ -78,9 +78,10 @@ class FakeDelivery:
 @contextlib.contextmanager
 def publishing(*bind: str, **options: object) -> Iterator[Publisher]:
     """A publisher that runs, and afterwards has ended without an error."""
-    info = options.pop("info", None)
+    info, keys = options.pop("info", None), options.pop("keys", None)
     settings = PublishOptions(**options)  # type: ignore[arg-type]
-    publisher = Publisher(bind or ("tcp://127.0.0.1:*",), info=info, options=settings)  # type: ignore[arg-type]
+    bind = bind or ("tcp://127.0.0.1:*",)
+    publisher = Publisher(bind, info=info, options=settings, keys=keys)  # type: ignore[arg-type]
     publisher.start()
     try:
         publisher.wait_ready()

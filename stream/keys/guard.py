@@ -9,7 +9,7 @@ the thread that owns the socket answers between two messages. So a revoked key i
 stop has nothing to join, and a client that only connects and says nothing never reaches it.
 
 The allow-list is looked at again at every handshake, turn and question; reading it costs only when it changed. One
-that cannot be read lets nobody in until it is mended.
+that cannot be read, or is empty, lets nobody in until it is mended: clients are put off, and come again by themselves.
 """
 
 from __future__ import annotations
@@ -41,7 +41,6 @@ class Guard:
         self.num_refused = 0
         self._keys, self._domain = keys, domain
         self._clients: Mapping[str, Client] = {}
-        self._is_broken = False
         self._fingerprint: Fingerprint | None = None
         self._inside: set[str] = set()  # public keys that were let in and may still be there
         self._told_ns, self._num_untold = -LOG_PERIOD_NS, 0
@@ -93,7 +92,7 @@ class Guard:
             log.debug("%s: let %s in from %s", self._domain, client.name, address.decode())
             return [version, request_id, ALLOWED, b"OK", public.encode(), b""]
         self._refuse(address.decode(errors="replace"), self._clients.get(public))
-        return [version, request_id, LATER if self._is_broken else REFUSED, b"not allowed", b"", b""]
+        return [version, request_id, REFUSED if self._clients else LATER, b"not allowed", b"", b""]
 
     def _refuse(self, address: str, known: Client | None) -> None:
         self.num_refused += 1
@@ -113,12 +112,12 @@ class Guard:
             return
         self._fingerprint = fingerprint
         try:
-            self._clients, self._is_broken = self._keys.clients(), False
+            self._clients = self._keys.clients()
         except KeysError as error:
-            self._clients, self._is_broken = {}, True
+            self._clients = {}
             log.error("%s: nobody is let in until this is mended: %s", self._domain, error)
 
-    def _stamp(self) -> Fingerprint | None:
+    def _stamp(self) -> Fingerprint:
         try:
             status = (self._keys.folder / CLIENTS).stat()
         except OSError:
