@@ -20,6 +20,8 @@ class Native:
     """A source whose calls hang when told so, deaf to any stop, and go on when released."""
 
     retries = True
+    can_freeze = False
+    codec = ""
 
     def __init__(self) -> None:
         self.hangs = threading.Event()

@@ -26,7 +26,7 @@ PASSWORD = "p/a?s#s@w%o:rd&="
 
 
 def quick() -> BackOff:
-    return BackOff(((1000, 0.2),))
+    return BackOff(((1000, 0.2),), last_s=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -110,13 +110,10 @@ def test_a_server_that_dies_and_comes_back_is_found_again(serve: Callable[..., R
     assert rig.thread.error is None and not rig.thread.finished.is_set()
 
 
-def test_a_stream_that_falls_silent_goes_offline_and_comes_back(
-    serve: Callable[..., RtspServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("stream.capture.container.READ_TIMEOUT_S", 0.7)
+def test_a_stream_that_falls_silent_goes_offline_and_comes_back(serve: Callable[..., RtspServer]) -> None:
     server = serve(loop=True)
-    with capture(server.url, backoff=quick()) as rig:
-        rig.read(5)
+    with capture(server.url, backoff=quick(), stall_s=0.7) as rig:
+        rig.read(20)
         server.pause()
         state = rig.wait(CameraCondition.OFFLINE, seconds=5)
         assert "no answer within" in state.reason

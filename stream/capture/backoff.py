@@ -1,7 +1,8 @@
 """BackOff: how long a camera waits before it tries again.
 
 Owns: the ladder 1 s x 5, 5 s x 5, 10 s x 10, then 60 s, each with jitter, so that thirty cameras behind one switch do
-not all come back in the same instant. One per camera, used by that camera's thread.
+not all come back in the same instant. What somebody must mend first, such as a wrong password, waits 60 s at once. One
+per camera, used by that camera's thread.
 Never: waits itself.
 """
 
@@ -23,8 +24,10 @@ class BackOff:
         self._delays_s = [delay_s for times, delay_s in ladder for _ in range(times)]
         self._last_s = last_s
 
-    def next_s(self) -> float:
-        """The next delay, up to a fifth shorter or longer."""
+    def next_s(self, *, is_slow: bool = False) -> float:
+        """The next delay, up to a fifth shorter or longer; the last step at once where soon is of no use."""
+        if is_slow:
+            return self._last_s * random.uniform(1 - JITTER, 1 + JITTER)
         delay_s = self._delays_s[self.num_tries] if self.num_tries < len(self._delays_s) else self._last_s
         self.num_tries += 1
         return delay_s * random.uniform(1 - JITTER, 1 + JITTER)

@@ -12,29 +12,47 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import av
 from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from stream.capture.picture import SourceError
+from stream.capture.ffmpeg_log import Line, listening, tls_trouble
+from stream.capture.picture import SourceError, SourceRefused
+from stream.capture.watch import Watch
 
 OPEN_TIMEOUT_S = 5.0
-READ_TIMEOUT_S = 5.0
-_REASONS: tuple[tuple[type[Exception], str], ...] = (
-    (av.error.FileNotFoundError, "there is no such file"),
-    (av.error.PermissionError, "this user may not read it"),
+OPEN_LIMIT_S = 2 * OPEN_TIMEOUT_S  # opening has two steps, each with this timeout
+READ_TIMEOUT_S = 60.0  # where no watch ends the call before
+FILE_OPTIONS = {"protocol_whitelist": "file"}  # a playlist on disk leads nowhere else
+_REFUSALS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.HTTPUnauthorizedError, "the user name or password is wrong (401)"),
     (av.error.HTTPForbiddenError, "this user may not see it (403)"),
     (av.error.HTTPNotFoundError, "the server has no such stream (404)"),
+)
+_REASONS: tuple[tuple[type[Exception], str], ...] = (
+    *_REFUSALS,
+    (av.error.FileNotFoundError, "there is no such file"),
+    (av.error.PermissionError, "this user may not read it"),
+    (av.error.HTTPServerError, "the server has a problem of its own (5xx)"),
+    (av.error.HTTPOtherClientError, "the server refuses the request (4xx)"),
     (av.error.ConnectionRefusedError, "nobody answers there (connection refused)"),
-    (av.error.ExitError, f"no answer within {READ_TIMEOUT_S:g} s"),
     (av.error.TimeoutError, "no answer in time"),
     (av.error.InvalidDataError, "this is not a video"),
     (av.error.EOFError, "this is not a video, it ends too early"),
 )
 _TEXT_ART = ("ansi", "bintext", "idf", "xbin")  # FFmpeg paints any .txt as a terminal
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A video as long as it is open, and what FFmpeg says in this thread meanwhile; whoever reads it empties it."""
+
+    container: InputContainer
+    stream: VideoStream
+    lines: list[Line]
 
 
 def why(error: av.error.FFmpegError) -> str:
@@ -45,18 +63,49 @@ def why(error: av.error.FFmpegError) -> str:
 
 @contextmanager
 def open_video(
-    target: str, shown: str, *, format_name: str | None = None, options: Mapping[str, str] | None = None
-) -> Iterator[tuple[InputContainer, VideoStream]]:
+    target: str, shown: str, *, watch: Watch | None = None, format_name: str | None = None,
+    options: Mapping[str, str] | None = None,
+) -> Iterator[Opened]:  # fmt: skip
     """The container and its video stream; FFmpeg's errors within, also while reading, become `SourceError`."""
     timeouts = (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
+    with listening() as lines:
+        try:
+            with (
+                av.open(target, format=format_name, options=dict(options or {}), timeout=timeouts) as container,
+                _decoded(_video_stream(container, shown)) as stream,
+            ):
+                yield Opened(container, stream, lines)
+        except av.error.FFmpegError as error:
+            found = _explain(error, lines, watch)
+        else:
+            return
+    raise type(found)(f"source '{shown}': {found}")
+
+
+@contextmanager
+def _decoded(stream: VideoStream) -> Iterator[VideoStream]:
+    """Its decoder has no thread at work any more when PyAV frees it, which it does holding the GIL."""
     try:
-        with av.open(target, format=format_name, options=dict(options or {}), timeout=timeouts) as container:
-            yield container, _video_stream(container, shown)
-    except av.error.FFmpegError as error:
-        reason = why(error)
-    else:
-        return
-    raise SourceError(f"source '{shown}': {reason}")
+        yield stream
+    finally:
+        if stream.codec_context.is_open:
+            stream.codec_context.flush_buffers()
+
+
+def _explain(error: av.error.FFmpegError, lines: list[Line], watch: Watch | None) -> SourceError:
+    if isinstance(error, av.error.ExitError):
+        limit_s = watch.limit_s if watch is not None and watch.is_late() else OPEN_TIMEOUT_S
+        return SourceError(f"no answer within {limit_s:.3g} s")
+    if trouble := tls_trouble(lines):
+        return SourceRefused(trouble)
+    is_refused = any(isinstance(error, kind) for kind, _ in _REFUSALS)
+    return SourceRefused(why(error)) if is_refused else SourceError(why(error))
+
+
+def codec_name(stream: VideoStream) -> str:
+    """Such as "h264 (High)"."""
+    context = stream.codec_context
+    return f"{context.name} ({context.profile})" if context.profile else context.name
 
 
 def _video_stream(container: InputContainer, shown: str) -> VideoStream:

@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream.capture.address import Address
-from stream.capture.container import open_video
+from stream.capture.container import FILE_OPTIONS, codec_name, open_video
 from stream.capture.decoder import PictureDecoder, to_ns
 from stream.capture.pacer import Pacer
 from stream.capture.picture import Arrival, Items, Loss, Picture, SourceError
@@ -28,12 +28,14 @@ DEFAULT_PERIOD_NS = 40_000_000  # of a file that does not say its rate
 
 
 class VideoFile:
-    """Written by nobody after construction."""
+    """Written by the camera's thread: `codec`."""
 
     retries = False
+    can_freeze = False
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         address.only()
+        self.codec = ""
         self._address = address
         self._is_live = config.pace == "live"
 
@@ -41,16 +43,17 @@ class VideoFile:
         """Raise `SourceError` for a file that is absent, unreadable, or no video."""
         if not Path(self._address.target).is_file():
             raise SourceError(f"source '{self._address.shown}': there is no such file")
-        with open_video(self._address.target, self._address.shown) as (_, stream):
-            assert stream.type == "video", "open_video gives a video stream"
+        with open_video(self._address.target, self._address.shown, options=FILE_OPTIONS) as opened:
+            assert opened.stream.type == "video", "open_video gives a video stream"
 
     def pictures(self, watch: Watch) -> Items:
-        with open_video(self._address.target, self._address.shown) as (container, stream):
-            decoder = PictureDecoder(stream, low_delay=self._is_live)
-            if self._is_live:
-                yield from _paced(container, stream, decoder, watch=watch)
-            else:
-                yield from _at_once(container, stream, decoder, watch=watch)
+        with open_video(self._address.target, self._address.shown, options=FILE_OPTIONS) as opened:
+            self.codec = codec_name(opened.stream)
+            decoder = PictureDecoder(opened.stream, low_delay=self._is_live)
+            play = _paced if self._is_live else _at_once
+            for item in play(opened.container, opened.stream, decoder, watch=watch):
+                opened.lines.clear()
+                yield item
 
 
 def _at_once(

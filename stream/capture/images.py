@@ -29,6 +29,8 @@ class ImageFolder:
     """Written by nobody after construction."""
 
     retries = False
+    can_freeze = False
+    codec = ""
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         address.only("fps")

@@ -1,13 +1,15 @@
-"""Makes PyAV's blocking calls end when a camera's thread is told to stop.
+"""Makes PyAV's blocking calls end when a camera's thread is told to stop, or its watch's limit is over.
 
-Owns: the clock that PyAV's timeouts read. Any thread; each binds its own stop event.
+Owns: the clock that PyAV's timeouts read. Any thread; each binds its own watch.
 Never: shortens a timeout of a thread that bound none.
 
 FFmpeg asks PyAV every 100 ms or so whether a blocking network call may go on, and PyAV answers by `time.monotonic`,
 against the timeouts given to `av.open`. PyAV has no call to interrupt another thread's read, and reading in short
-slices is no way out: a read cut off inside an RTP packet loses the place in the stream. So PyAV's module gets a clock
-that, in a thread whose stop event is set, leaps ahead at every reading: its next timeout is then over at once. Should a
-later PyAV read another clock, a stop takes as long as the timeout instead, and tests/test_capture_rtsp.py fails.
+slices is no way out: a read cut off inside an RTP packet loses the place in the stream. Nor do its timeouts know what
+matters, the time since the last picture: any packet, of sound for instance, starts them anew. So PyAV's module gets a
+clock that, in a thread whose watch is set or late, leaps ahead at every reading: its next timeout is then over at once.
+Should a later PyAV read another clock, stop and stall take as long as the timeout instead, and
+tests/test_capture_rtsp.py fails.
 """
 
 from __future__ import annotations
@@ -18,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import av.container.core
+
+from stream.capture.watch import Watch
 
 LEAP_S = 1e6
 
@@ -31,12 +35,12 @@ class _LeapingClock:
     def __getattr__(self, name: str) -> object:
         return getattr(time, name)
 
-    def bind(self, stop: threading.Event | None) -> None:
-        self._local.stop, self._local.num_leaps = stop, 0
+    def bind(self, watch: Watch | None) -> None:
+        self._local.watch, self._local.num_leaps = watch, 0
 
     def monotonic(self) -> float:
-        stop = getattr(self._local, "stop", None)
-        if stop is None or not stop.is_set():
+        watch: Watch | None = getattr(self._local, "watch", None)
+        if watch is None or not (watch.is_set() or watch.is_late()):
             return time.monotonic()
         self._local.num_leaps += 1
         return time.monotonic() + LEAP_S * int(self._local.num_leaps)
@@ -47,9 +51,9 @@ av.container.core.time = _CLOCK  # type: ignore[attr-defined]
 
 
 @contextmanager
-def interruptible(stop: threading.Event) -> Iterator[None]:
-    """Within, this thread's PyAV calls that have a timeout end soon after `stop` is set, as if they had timed out."""
-    _CLOCK.bind(stop)
+def interruptible(watch: Watch) -> Iterator[None]:
+    """Within, this thread's PyAV calls that have a timeout end soon after `watch` is set or late, as if timed out."""
+    _CLOCK.bind(watch)
     try:
         yield
     finally:

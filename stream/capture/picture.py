@@ -23,6 +23,14 @@ class SourceError(Exception):
     """Why a source gives no pictures: one line that names the source (never its password) and what was expected."""
 
 
+class SourceRefused(SourceError):
+    """Somebody must mend it: a wrong password, no such stream, a certificate. Told as an error, tried again slowly."""
+
+
+class SourceFrozen(SourceError):
+    """The source sends the same picture again and again, and is opened again once."""
+
+
 @dataclass(frozen=True, slots=True)
 class Arrival:
     """When a picture reached this machine, by both clocks; `now` is the one place that reads them."""
@@ -73,7 +81,8 @@ class Loss:
     | reason | what happened |
     |---|---|
     | undecodable | the decoder refused a packet, or a picture file cannot be read |
-    | corrupt | the decoder gave a picture that it calls damaged |
+    | corrupt | a picture that is damaged, or follows on a damaged or lost one (`stream.capture.gate`) |
+    | before_key | a packet before the first key frame of a connection |
     | refused | a message on a push socket breaks its format |
     | sender_gap | the sender's own numbers jumped: it lost pictures before they came here |
     """
@@ -91,6 +100,16 @@ class Source(Protocol):
     @property
     def retries(self) -> bool:
         """Whether a source that ended or failed is opened again (a stream), or has ended for good (a file)."""
+        ...
+
+    @property
+    def can_freeze(self) -> bool:
+        """Whether the same picture for long means that a camera hangs; a generated or pushed one may stand still."""
+        ...
+
+    @property
+    def codec(self) -> str:
+        """What the pictures are encoded in, such as "h264 (High)"; "" = not known, or nothing."""
         ...
 
     def check(self) -> None:

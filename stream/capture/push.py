@@ -73,6 +73,8 @@ class PushSource:
     """Written by the camera's thread: `_last_seq`, `_last_refusal`."""
 
     retries = True
+    can_freeze = False
+    codec = ""
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         address.only("bind")

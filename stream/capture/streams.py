@@ -1,40 +1,71 @@
-"""NetworkStream: `rtsp://`, `rtsps://`, `http://` and `https://` as sources.
+"""NetworkStream: `rtsp://`, `rtsps://`, `http://` and `https://`, HLS among them, as sources.
 
 Owns: how FFmpeg opens and reads a stream without adding delay. Runs in the camera's thread.
-Never: gives up: a stream that ended or failed is opened again by the capture thread; nor decodes sound.
+Never: gives up: a stream that ended or failed is opened again by the capture thread; nor decodes sound, or a picture
+that builds upon a lost one.
 
-Two traps of FFmpeg's RTSP, measured with a server that sends four pictures a second:
-- Opening looks at 8 pictures (2.1 s here) and hands them over afterwards in one burst, all stamped late; with the
-  options below it looks at one.
+Three traps of FFmpeg's RTSP, measured:
+- Opening looks at 8 pictures (2.1 s at four pictures a second) and hands them over afterwards in one burst, all stamped
+  late; with the options below it looks at one.
 - A parser finds the end of an H.264 or H.265 picture by the beginning of the next, so a picture comes out of `demux`
   one frame interval after it is here (250 ms there, 33 ms at 30 fps), and a stamp taken then hides this delay. But the
   same moment is when the *next* picture begins to arrive, so that is the arrival which the next one gets: the delay
   stays, and the stamps tell it.
+- Over TCP it does not look at RTP's sequence numbers: what a server left out goes unseen. A queue of two packets makes
+  it look, and costs nothing while none is missing.
+
+HLS comes in bursts of a segment, and a file behind HTTP as fast as the network goes: with pace=live both are played at
+the rate of their time stamps. HLS counts as stalled after 20 s, since a segment may be ten seconds long.
 """
 
 from __future__ import annotations
 
-from stream.capture.address import Address, url_for_ffmpeg
-from stream.capture.container import open_video
-from stream.capture.decoder import PictureDecoder
+import time
+from collections.abc import Iterator
+
+from av.packet import Packet
+from av.video.stream import VideoStream
+
+from stream.capture.access import check_credential, protocol_options, resolve, url_with_login
+from stream.capture.address import Address
+from stream.capture.container import OPEN_LIMIT_S, Opened, codec_name, open_video
+from stream.capture.decoder import PictureDecoder, to_ns
+from stream.capture.ffmpeg_log import take_damage
+from stream.capture.gate import Gate
 from stream.capture.interrupt import interruptible
-from stream.capture.picture import Arrival, Items, SourceError
+from stream.capture.pacer import Pacer
+from stream.capture.patience import Patience
+from stream.capture.picture import Arrival, Items, Loss, Picture, SourceError
+from stream.capture.sender_clock import SenderClock
 from stream.capture.watch import Watch
 from stream.config import CameraConfig
 
-_RTSP_OPTIONS = {"allowed_media_types": "video", "fpsprobesize": "0", "probesize": "32", "analyzeduration": "100000"}
+_RTSP_OPTIONS = {
+    "allowed_media_types": "video", "fpsprobesize": "0", "probesize": "32", "analyzeduration": "100000",
+    "timeout": "60000000",  # microseconds; behind our own
+}  # fmt: skip
+_TCP_QUEUE = "2"
 _PARSED = ("h264", "hevc")
+RESOLVE_LIMIT_S = 20.0
+HLS_STALL_S = 20.0
 
 
 class NetworkStream:
-    """Written by nobody after construction."""
+    """Written by the camera's thread: `codec`."""
 
     retries = True
+    can_freeze = True
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
+        self.codec = ""
         self._address = address
-        self._is_rtsp = address.target.lower().startswith("rtsp")
-        self._options = {**_RTSP_OPTIONS, "rtsp_transport": config.rtsp_transport} if self._is_rtsp else {}
+        self._config = config
+        self._scheme = address.target.partition("://")[0].lower()
+        self._is_rtsp = self._scheme.startswith("rtsp")
+        self._patience = Patience(config.stall_s)
+        check_credential(config, address.shown)
+        if self._scheme == "rtsps" and config.rtsp_transport == "udp":
+            raise SourceError(f"source '{address.shown}': rtsps goes over TCP, expected rtsp_transport = 'tcp'")
 
     def check(self) -> None:
         """Raise `SourceError` for an address without a host; whether somebody answers there may change at any time."""
@@ -43,16 +74,72 @@ class NetworkStream:
             raise SourceError(f"source '{self._address.shown}': there is no host, expected rtsp://host[:port]/path")
 
     def pictures(self, watch: Watch) -> Items:
-        url, shown = url_for_ffmpeg(self._address.target), self._address.shown
-        with interruptible(watch), open_video(url, shown, options=self._options) as (container, stream):
-            decoder = PictureDecoder(stream, low_delay=True)
-            comes_late = self._is_rtsp and stream.codec_context.name in _PARSED
-            begun = Arrival.now() if comes_late else None
-            for packet in container.demux(stream):
-                now = Arrival.now()
-                if watch.is_set():
-                    return
-                if packet.size:
-                    yield from decoder.decode(packet, begun if begun is not None else now)
-                begun = now if comes_late else None
-            yield from decoder.flush()
+        url, shown = url_with_login(self._config), self._address.shown
+        watch.expect(RESOLVE_LIMIT_S)
+        resolve(url, shown)
+        watch.expect(OPEN_LIMIT_S)
+        with interruptible(watch), open_video(url, shown, watch=watch, options=self._options()) as opened:
+            self.codec = codec_name(opened.stream)
+            is_hls = opened.container.format.name == "hls"
+            self._patience.begin(max(self._config.stall_s, HLS_STALL_S) if is_hls else self._config.stall_s)
+            yield from _Reading(self, opened, watch).items()
+
+    def _options(self) -> dict[str, str]:
+        options = protocol_options(self._config, self._scheme)
+        if self._is_rtsp:
+            options |= _RTSP_OPTIONS | {"rtsp_transport": self._config.rtsp_transport}
+        if self._is_rtsp and self._config.rtsp_transport == "tcp":
+            options["reorder_queue_size"] = _TCP_QUEUE
+        return options
+
+
+class _Reading:
+    """One connection, from its first packet to its last."""
+
+    def __init__(self, source: NetworkStream, opened: Opened, watch: Watch) -> None:
+        config, stream = source._config, opened.stream
+        self._opened = opened
+        self._watch = watch
+        self._patience = source._patience
+        self._decoder = PictureDecoder(stream, low_delay=True)
+        self._gate = Gate(time.monotonic_ns())
+        self._clock = SenderClock(source._address.shown) if config.clock == "sender" else None
+        is_file = opened.container.format.name == "hls" or opened.container.duration is not None
+        self._pacer = Pacer(watch) if is_file and not source._is_rtsp and config.pace == "live" else None
+        self._comes_late = source._is_rtsp and stream.codec_context.name in _PARSED
+
+    def items(self) -> Items:
+        begun = Arrival.now() if self._comes_late else None
+        stream = self._opened.stream
+        self._watch.expect(self._patience.deadline_s)
+        for packet in self._opened.container.demux(stream):
+            now = Arrival.now()
+            if self._watch.is_set() or (self._pacer and not self._wait(packet, self._pacer)):
+                return
+            if packet.size:
+                arrival = now if begun is None else begun
+                yield from self._decode(packet, Arrival.now() if self._pacer else arrival)
+                self._patience.note(now.ns)
+            begun = now if self._comes_late else None
+            self._watch.expect(self._patience.deadline_s)
+        yield from self._decoder.flush()
+
+    def _wait(self, packet: Packet[VideoStream], pacer: Pacer) -> bool:
+        """Until the packet's time has come; False when told to stop."""
+        time_at = packet.dts if packet.dts is not None else packet.pts
+        return time_at is None or pacer.wait(to_ns(time_at, self._opened.stream.time_base))
+
+    def _decode(self, packet: Packet[VideoStream], arrival: Arrival) -> Iterator[Picture | Loss]:
+        is_damaged = take_damage(self._opened.lines) or packet.is_corrupt
+        now_ns = time.monotonic_ns()
+        reason = self._gate.loss_of(is_key=packet.is_keyframe, is_damaged=is_damaged, now_ns=now_ns)
+        if reason:
+            yield Loss(reason)
+            return
+        if self._clock is not None:
+            arrival = self._clock.stamped(packet, arrival)
+        items = list(self._decoder.decode(packet, arrival))
+        if take_damage(self._opened.lines) or Loss("corrupt") in items:
+            self._gate.shut(now_ns)
+            items = [Loss("corrupt") if isinstance(item, Picture) else item for item in items]
+        yield from items

@@ -32,6 +32,8 @@ class TestSource:
 
     __test__ = False  # not for pytest
     retries = False
+    can_freeze = False
+    codec = ""
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         name = address.target.strip("/")

@@ -14,12 +14,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
 
 from stream.capture.backoff import BackOff
+from stream.capture.freeze import FreezeWatch
 from stream.capture.numbering import Numbering
-from stream.capture.picture import Loss, Picture, Source, SourceError
+from stream.capture.picture import Loss, Picture, Source, SourceError, SourceFrozen, SourceRefused
 from stream.capture.sources import open_source
 from stream.capture.watch import Watch
 from stream.config import CameraConfig, redact
@@ -64,6 +66,8 @@ class CaptureThread:
         self._ring = ring
         self._states = states
         self._backoff = backoff if backoff is not None else BackOff()
+        self._freeze = FreezeWatch(0.0)
+        self._frozen_reason = f"the same picture for {config.freeze_s:g} s and longer"
         self._reported: tuple[CameraCondition, str] | None = None
         self._due_ns: int | None = None
         self._thread = threading.Thread(target=self._run, name=f"cam:{config.name}", daemon=True)
@@ -95,21 +99,23 @@ class CaptureThread:
             self._report(CameraCondition.OFFLINE, f"capture failed: {type(error).__name__}")
 
     def _capture(self, source: Source) -> None:
+        if source.can_freeze and self._config.pace == "live":
+            self._freeze = FreezeWatch(self._config.freeze_s)
         if not source.retries and self.numbering.seq:
             self._start_over()  # a file that an earlier thread began
         while not self.watch.is_set():
             num_before = self.num_seen
-            reason = self._play(source)
+            ending = self._play(source)
             if self.watch.is_set():
                 break
             if source.retries:
-                self._back_off(reason)
+                self._back_off(ending)
             elif self.num_seen == num_before:
                 raise SourceError(f"source '{redact(self._config.source)}': not one picture could be decoded")
             elif self._config.loop:
                 self._start_over()
             else:
-                self._finish(reason)
+                self._finish(str(ending))
                 return
         self._report(CameraCondition.OFFLINE, "stopped")
 
@@ -118,18 +124,18 @@ class CaptureThread:
             if not self.watch.is_abandoned:
                 self.numbering.start_over()
 
-    def _play(self, source: Source) -> str:
+    def _play(self, source: Source) -> SourceError:
         """Pictures until the source ends or fails; returns why."""
         try:
             self._read(source)
         except SourceError as error:
             if not source.retries:
                 raise
-            return str(error)
-        return "the stream ended" if source.retries else "end of file"
+            return error
+        return SourceError("the stream ended" if source.retries else "end of file")
 
     def _read(self, source: Source) -> None:
-        max_gap_s = self._config.memory_gap_s if source.retries else float("inf")
+        max_gap_s = self._config.memory_gap_s if source.retries else math.inf
         self.watch.expect()
         with contextlib.closing(source.pictures(self.watch)) as items:
             for item in items:
@@ -137,6 +143,7 @@ class CaptureThread:
                 if isinstance(item, Loss):
                     self._ring.count_drop(item.reason, item.num)
                 else:
+                    self.codec = source.codec
                     self._accept(item, max_gap_s)
                 if self.watch.is_set():
                     return
@@ -151,7 +158,8 @@ class CaptureThread:
         self.last_seen_ns = now_ns
         self.clock_source = picture.arrival.clock_source.value
         self._backoff.reset()
-        self._report(CameraCondition.ONLINE, "")
+        if not self._freeze.is_frozen:
+            self._report(CameraCondition.ONLINE, "")
         if self._is_too_soon(picture):
             self._ring.count_drop("max_fps")
             return
@@ -161,7 +169,12 @@ class CaptureThread:
         if slot_hwc is None:
             return
         picture.copy_into(slot_hwc)
+        must_reopen = self._freeze.must_reopen(slot_hwc, now_ns)
         self._ring.commit(self._stamp(picture, epoch, seq))
+        if self._freeze.is_frozen:
+            self._report(CameraCondition.FROZEN, self._frozen_reason)
+        if must_reopen:
+            raise SourceFrozen(f"source '{self._config.source_shown}': {self._frozen_reason}")
 
     def _stamp(self, picture: Picture, epoch: int, seq: int) -> Stamp:
         return Stamp(
@@ -201,11 +214,14 @@ class CaptureThread:
                 self.numbering.last_ns = time.monotonic_ns()  # the worker's time is no gap of the camera's
         return True
 
-    def _back_off(self, reason: str) -> None:
+    def _back_off(self, ending: SourceError) -> None:
         """A stream was lost: say so, wait a step of the ladder, and count the new try."""
-        delay_s = self._backoff.next_s()
-        log.warning("cam:%s: %s; next try in %.1f s", self._config.name, reason, delay_s)
-        self._report(CameraCondition.OFFLINE, reason)
+        is_refused = isinstance(ending, SourceRefused)
+        delay_s = self._backoff.next_s(is_slow=is_refused)
+        level = logging.ERROR if is_refused else logging.WARNING
+        log.log(level, "cam:%s: %s; next try in %.1f s", self._config.name, ending, delay_s)
+        if not isinstance(ending, SourceFrozen):
+            self._report(CameraCondition.OFFLINE, str(ending))
         if not self.watch.wait(delay_s):
             self.num_reconnects += 1
 

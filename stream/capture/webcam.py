@@ -17,9 +17,10 @@ import time
 from pathlib import Path
 
 from stream.capture.address import Address
-from stream.capture.container import open_video
+from stream.capture.container import OPEN_LIMIT_S, codec_name, open_video
 from stream.capture.decoder import PictureDecoder
 from stream.capture.interrupt import interruptible
+from stream.capture.patience import Patience
 from stream.capture.picture import Arrival, Items, SourceError
 from stream.capture.watch import Watch
 from stream.config import CameraConfig
@@ -29,12 +30,15 @@ MAX_AGE_NS = 10**9
 
 
 class Webcam:
-    """Written by nobody after construction."""
+    """Written by the camera's thread: `codec`."""
 
     retries = True
+    can_freeze = True
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         address.only("width", "height", "fps", "format")
+        self.codec = ""
+        self._patience = Patience(config.stall_s)
         self._address = address
         self._options: dict[str, str] = {}
         if {"width", "height"} & address.options.keys():
@@ -56,15 +60,22 @@ class Webcam:
         device, shown = self._address.target, self._address.shown
         if not Path(device).exists():
             raise SourceError(f"source '{shown}': there is no webcam {device}, expected {_present()}")
-        video = open_video(device, shown, format_name="v4l2", options=self._options)
-        with interruptible(watch), video as (container, stream):
-            decoder = PictureDecoder(stream, low_delay=True)
-            for packet in container.demux(stream):
+        watch.expect(OPEN_LIMIT_S)
+        video = open_video(device, shown, watch=watch, format_name="v4l2", options=self._options)
+        with interruptible(watch), video as opened:
+            self.codec = codec_name(opened.stream)
+            self._patience.begin(self._patience.floor_s)
+            decoder = PictureDecoder(opened.stream, low_delay=True)
+            watch.expect(self._patience.deadline_s)
+            for packet in opened.container.demux(opened.stream):
                 arrival = driver_time(packet.pts)
                 if watch.is_set():
                     return
                 if packet.size:
                     yield from decoder.decode(packet, arrival)
+                    self._patience.note(arrival.ns)
+                opened.lines.clear()
+                watch.expect(self._patience.deadline_s)
 
 
 def driver_time(pts_us: int | None) -> Arrival:
