@@ -38,6 +38,7 @@ from stream.vocabulary import Commands
 
 __all__ = ["AsyncController", "CommandRefused", "Controller", "Reply", "Seen", "Status", "control_endpoint"]
 
+WILDCARDS = ("*", "0.0.0.0", "[::]")
 OPTIONS = {
     zmq.LINGER: 0, zmq.MAXMSGSIZE: MAX_REPLY_BYTES, zmq.SNDHWM: 128, zmq.RCVHWM: 128, zmq.TCP_KEEPALIVE: 1,
     zmq.IMMEDIATE: 1,  # a command waits here, not in a queue that outlives its timeout
@@ -93,28 +94,26 @@ class Line:
     def serve(self) -> list[Reply]:
         """Send what can be sent; the replies that came. Afterwards `fileno` wakes for whatever is next."""
         replies: list[Reply] = []
-        while self._unsent and self._send(next(iter(self._unsent))):
-            continue
-        while (payload := self._take()) is not None:
+        while events := self._events():
             try:
-                replies.append(decode_reply(payload))
+                if events & zmq.POLLOUT:
+                    self._send(next(iter(self._unsent)))
+                else:
+                    replies.append(decode_reply(self._socket.recv_multipart(zmq.DONTWAIT)[-1]))
             except CommandError:
                 self.num_unreadable += 1
+            except zmq.Again:  # the daemon went away between the two
+                continue
         return replies
 
-    def _send(self, request_id: str) -> bool:
-        try:
-            self._socket.send(self._unsent[request_id], zmq.DONTWAIT)
-        except zmq.Again:
-            return False
+    def _send(self, request_id: str) -> None:
+        self._socket.send(self._unsent[request_id], zmq.DONTWAIT)
         del self._unsent[request_id]
-        return True
 
-    def _take(self) -> bytes | None:
-        try:
-            return self._socket.recv_multipart(zmq.DONTWAIT)[-1]
-        except zmq.Again:
-            return None
+    def _events(self) -> int:
+        """What can be done now. Asking is what makes `fileno` wake anew: it wakes once for each change."""
+        wanted = zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN
+        return int(self._socket.getsockopt(zmq.EVENTS)) & wanted
 
     def wait(self, limit_s: float) -> None:
         """Until there is something for `serve` to do, or the limit passes."""
@@ -226,8 +225,10 @@ def control_endpoint(endpoint: str, info: Info | None) -> str:
         raise ValueError(f"{endpoint} does not say where it takes commands, expected a daemon with control endpoints")
     host = re.fullmatch(r"tcp://(.+):[^:]*", endpoint)
     port = re.fullmatch(r"tcp://(.+):(\d+)", told)
-    if host is None or port is None:
+    if port is None:
         return told
+    if host is None:  # published on this machine
+        return f"tcp://{'127.0.0.1' if port[1] in WILDCARDS else port[1]}:{port[2]}"
     return f"tcp://{host[1]}:{port[2]}"
 
 
