@@ -27,6 +27,7 @@ from stream.keys.files import KeysError, Kind, read_toml
 Role = Literal["view", "control"]
 Domain = Literal["view", "control"]
 SERVER, CLIENTS = "server.key", "clients.toml"
+NONE = "none"
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 KEY = re.compile(r"[0-9A-Za-z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}")
 
@@ -108,9 +109,10 @@ def make(folder: Path) -> str:
 
 
 def server_path(folder: Path) -> Path:
-    """systemd's copy, else the folder's."""
+    """systemd's copy, else the folder's; the unit puts NONE where there is no file to copy."""
     given = os.environ.get("CREDENTIALS_DIRECTORY")
-    return Path(given, SERVER) if given and Path(given, SERVER).exists() else folder / SERVER
+    copy = Path(given, SERVER) if given else None
+    return copy if copy is not None and copy.exists() and copy.stat().st_size > len(NONE) else folder / SERVER
 
 
 def kind_of(path: Path) -> Kind:
