@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import zmq
 
 from stream.command import MAX_REQUEST_BYTES
-from stream.doors import Doors
+from stream.doors import Doors, metadata
 from stream.keys import KeyRing
 
 MAX_QUEUED = 256  # replies per client; more than it may ask for at once
@@ -78,19 +78,26 @@ class ControlSocket:
         self._doors.serve()
 
     def take(self) -> Letter | None:
-        """The next message, clients in turn; None when there is none."""
+        """The next message, clients in turn; None when there is none. What a revoked client sent before is dropped."""
         try:
-            frames = [self._socket.recv(zmq.DONTWAIT, copy=False)]
+            frames, num_parts = self._receive()
+            while not self._doors.admits(frames[-1]):
+                frames, num_parts = self._receive()
         except zmq.Again:
             return None
+        client, parts = frames[0].bytes, tuple(frame.bytes for frame in frames[1:])
+        has_delimiter = num_parts == MAX_PARTS and not parts[0]  # a REQ socket
+        payload = parts[-1] if num_parts == 2 or has_delimiter else b""
+        peer = metadata(frames[-1], "Peer-Address") or "this machine"  # an ipc client has none
+        return Letter(client, (client, b"") if has_delimiter else (client,), payload, peer)
+
+    def _receive(self) -> tuple[list[zmq.Frame], int]:
+        frames = [self._socket.recv(zmq.DONTWAIT, copy=False)]
         num_parts = 1
         while frames[-1].more:
             frames[min(num_parts, MAX_PARTS) :] = [self._socket.recv(copy=False)]
             num_parts += 1
-        client, parts = frames[0].bytes, tuple(frame.bytes for frame in frames[1:])
-        has_delimiter = num_parts == MAX_PARTS and not parts[0]  # a REQ socket
-        payload = parts[-1] if num_parts == 2 or has_delimiter else b""
-        return Letter(client, (client, b"") if has_delimiter else (client,), payload, _peer(frames[-1]))
+        return frames, num_parts
 
     def send(self, parts: tuple[bytes, ...], payload: bytes) -> None:
         """Send, or drop what the client does not read."""
@@ -101,10 +108,3 @@ class ControlSocket:
         self._doors.close()
         self._socket.close()
         self._context.term()
-
-
-def _peer(frame: zmq.Frame) -> str:
-    try:
-        return str(frame.get("Peer-Address")) or "this machine"
-    except zmq.ZMQError:  # an ipc client has none
-        return "this machine"

@@ -86,6 +86,11 @@ class Doors:
         while self._shut and self._reopen(self._shut[0]):
             self._shut.pop(0)
 
+    def admits(self, frame: zmq.Frame) -> bool:
+        """Whether the sender of this message is still allowed here; at a plain endpoint everybody is."""
+        user_id = metadata(frame, "User-Id")
+        return self.guard is None or not user_id or self.guard.may(user_id)
+
     def close(self) -> None:
         """Just before the socket is closed."""
         for endpoint in self.endpoints:
@@ -110,6 +115,14 @@ class Doors:
         except zmq.ZMQError as exc:
             raise BindError(f"cannot bind {endpoint}: {exc.strerror}; expected a free port or path") from exc
         return self._socket.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0")
+
+
+def metadata(frame: zmq.Frame, name: str) -> str:
+    """What ZeroMQ knows of a message's sender: `Peer-Address`, `User-Id` (a public key); "" where it has none."""
+    try:
+        return str(frame.get(name))
+    except zmq.ZMQError:
+        return ""
 
 
 def check_endpoint(endpoint: str, *, has_keys: bool = False) -> None:

@@ -13,6 +13,7 @@ from stream.command import Reply, Request
 from stream.command_codec import decode_reply
 from stream.control import ControlThread, Rooms
 from stream.inbox import Command, Inbox
+from stream.keys import KeyRing
 from stream.status import CameraStatus, Status
 
 RUN = 1_789_999_999_000_000_001
@@ -62,13 +63,16 @@ class Rig:
 
 @contextlib.contextmanager
 def controlling(
-    *bind: str, cameras: tuple[str, ...] = ("cam1", "cam2"), schemes: tuple[str, ...] = ("rtsp", "rtsps", "https")
+    *bind: str,
+    cameras: tuple[str, ...] = ("cam1", "cam2"),
+    schemes: tuple[str, ...] = ("rtsp", "rtsps", "https"),
+    keys: KeyRing | None = None,
 ) -> Iterator[Rig]:
     """A control thread that runs, and afterwards has ended without an error."""
     obeying = Obeying()
     status = Status(run=RUN, cameras=tuple(CameraStatus(name=name, source="testsrc://") for name in cameras))
     rooms = Rooms(obeying.objects, obeying.cameras, lambda: status, lambda: cameras, schemes)  # type: ignore[arg-type]
-    control = ControlThread(bind or ("tcp://127.0.0.1:*",), rooms)
+    control = ControlThread(bind or ("tcp://127.0.0.1:*",), rooms, keys=keys)
     control.start()
     try:
         control.wait_ready()

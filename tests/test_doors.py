@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import resource
 import socket
 import threading
@@ -16,11 +17,14 @@ from pathlib import Path
 
 import pytest
 import zmq
+from control_rig import controlling
 from deliveries import FakeDelivery, publishing, wait_for
 
 from stream import client as client_module
 from stream import wire
 from stream.client import MasksMessage, StateMessage, Subscriber
+from stream.control_socket import ControlSocket
+from stream.controller import Controller
 from stream.doors import BindError, Doors
 from stream.frame import CameraCondition, CameraState
 from stream.keys import ClientKeys, KeyFolder, KeyRing
@@ -102,37 +106,43 @@ def test_a_plain_endpoint_beside_a_guarded_one_stays_plain(folder: KeyFolder, tm
             state_of(publisher.endpoints[1], keys_of(folder, "alice"), timeout_s=1.0)
 
 
-def test_a_view_key_is_refused_at_the_control_socket(folder: KeyFolder) -> None:
-    with zmq.Context() as context, context.socket(zmq.ROUTER) as socket_:
-        doors = Doors(socket_, "control", keys=KeyRing.open(folder.path))
-        doors.open([EVERYWHERE])
-        assert doors.guard is not None
-        heard: list[tuple[bytes, str]] = []
-        endpoint = doors.endpoints[0].replace("0.0.0.0", "127.0.0.1")
-        with calling(endpoint, keys_of(folder, "alice")), calling(endpoint, keys_of(folder, "carol")):
-            wait_for(lambda: serve(doors, socket_, heard) and doors.guard.num_refused and heard)  # type: ignore[union-attr]
-        assert [(text, doors.guard.client_of(user).name) for text, user in heard] == [(b"carol", "carol")]  # type: ignore[union-attr]
-        folder.revoke("carol")
-        assert doors.guard.client_of(heard[0][1]) is None, "what was sent before the revocation may not be obeyed"
-        doors.close()
+def test_only_a_control_key_commands(folder: KeyFolder, strangers: ClientKeys) -> None:
+    with controlling(EVERYWHERE, keys=KeyRing.open(folder.path)) as rig:
+        endpoint = rig.endpoint.replace("0.0.0.0", "127.0.0.1")
+        for keys in (keys_of(folder, "alice"), strangers, None):
+            with Controller(endpoint, keys=keys, timeout_s=0.5) as refused, pytest.raises(TimeoutError):
+                refused.reset("cam1")
+        assert not rig.obeying.taken
+        with Controller(endpoint, keys=keys_of(folder, "carol"), timeout_s=10) as controller:
+            assert controller.reset("cam1").ok and len(rig.obeying.taken) == 1
+            folder.revoke("carol")
+            controller.timeout_s = 1.0
+            with pytest.raises(TimeoutError):
+                controller.reset("cam1")
+        assert len(rig.obeying.taken) == 1
 
 
-@contextlib.contextmanager
-def calling(endpoint: str, keys: ClientKeys) -> Iterator[None]:
+@pytest.mark.parametrize("is_revoked", [True, False])
+def test_what_a_key_sent_before_it_was_revoked_is_not_obeyed(folder: KeyFolder, is_revoked: bool) -> None:
+    """A message is looked at when it is taken, not when it came."""
+    reader, writer = os.pipe()
+    socket_ = ControlSocket([EVERYWHERE], fileno=reader, keys=KeyRing.open(folder.path))
     with zmq.Context() as context, context.socket(zmq.DEALER) as dealer:
         dealer.setsockopt(zmq.LINGER, 0)
-        keys.apply(dealer)
-        dealer.connect(endpoint)
-        dealer.send(keys.name.encode())
-        yield
-
-
-def serve(doors: Doors, socket_: zmq.Socket[bytes], heard: list[tuple[bytes, str]]) -> bool:
-    doors.serve()
-    while socket_.poll(0):
-        *_, frame = socket_.recv_multipart(copy=False)
-        heard.append((frame.bytes, str(frame.get("User-Id"))))
-    return True
+        keys_of(folder, "carol").apply(dealer)
+        dealer.connect(socket_.endpoints[0].replace("0.0.0.0", "127.0.0.1"))
+        dealer.send(b"first")
+        wait_for(lambda: socket_.wait(10, read=True) or socket_.take())
+        dealer.send(b"second")
+        started = time.monotonic()
+        socket_.wait(10_000, read=True)
+        assert time.monotonic() - started < 5, "the second message never came"
+        if is_revoked:
+            folder.revoke("carol")
+        letter = socket_.take()
+    socket_.close()
+    os.close(reader), os.close(writer)
+    assert (letter is None) == is_revoked and (letter is None or letter.payload == b"second")
 
 
 def test_a_plain_text_client_is_told_nothing(folder: KeyFolder) -> None:
