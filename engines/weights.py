@@ -11,6 +11,7 @@ The pinned hashes were compared between at least two independent public records 
 
 from __future__ import annotations
 
+import hashlib
 import importlib.resources
 import os
 import pickle
@@ -140,6 +141,16 @@ def path(model: str) -> Path:
         raise WeightsError(f"{info.location}: no checkpoint of {model} here{hint}")
     _verify(info.location, None if model == NANO else CHECKPOINTS[model].sha256)
     return info.location
+
+
+def checkpoint_name(model: str, checkpoint: Path | None = None) -> str:
+    """A name that only these weights have: the model's, and the SHA-256 of the file. Raises `WeightsError`."""
+    location = path(model) if checkpoint is None else checkpoint
+    try:
+        with location.open("rb") as file:
+            return f"{model} {hashlib.file_digest(file, 'sha256').hexdigest()}"
+    except OSError as error:
+        raise WeightsError(f"{location}: {error.strerror}; expected a checkpoint that can be read") from error
 
 
 def load_state_dict(checkpoint: Path) -> dict[str, Tensor]:

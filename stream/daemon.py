@@ -112,6 +112,8 @@ class Daemon:
             house.health.start()
             house.health.wait_ready()
             log.info("answering on http://%s", house.health.address)
+        if house.saved is not None:
+            house.saved.start()
         house.worker.start()
         while not house.worker.ready.wait(TICK_S) and not self._stopping.is_set():
             self._check_threads()

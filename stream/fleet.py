@@ -20,8 +20,8 @@ from stream import command
 from stream.capture import CameraFeeder, Numbering, SourceError, check_source
 from stream.conditions import ConditionBoard
 from stream.config import CameraConfig, Config
+from stream.feed import Feed
 from stream.inbox import Command, Inbox
-from stream.worker import Feed
 
 log = logging.getLogger(__name__)
 

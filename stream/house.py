@@ -5,15 +5,21 @@ Owns: who knows whom. Runs in the main thread, once. Never: starts, watches or s
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+import torch
+
+from engines.weights import checkpoint_name
 from stream import wire
 from stream.conditions import ConditionBoard
 from stream.config import CameraConfig, Config
 from stream.control import ControlThread
 from stream.control import Rooms as ControlRooms
+from stream.feed import Feed
 from stream.fleet import Fleet
 from stream.health import HealthServer
 from stream.keys import KeyRing
@@ -21,9 +27,10 @@ from stream.loader import Loader
 from stream.metrics import Metrics
 from stream.publish import Publisher, PublishOptions
 from stream.report import Reporter, Witnesses
-from stream.worker import Feed, GpuWorker, WorkerOptions
+from stream.saved import SavedObjects
+from stream.worker import GpuWorker, WorkerOptions
 
-Room = Publisher | ControlThread | HealthServer | GpuWorker
+Room = Publisher | ControlThread | HealthServer | SavedObjects | GpuWorker
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +52,14 @@ class House:
         doorbell = threading.Event()
         self.loader = Loader(config)
         keys = None if config.keys is None else KeyRing.open(config.keys)
-        self.metrics = Metrics(lambda: self.reporter.status())
+        self.metrics = Metrics(lambda: self.reporter.status(), {"torch": torch.__version__})
         self.publisher = self._make_publisher(keys)
         self.board = ConditionBoard(self.publisher)
-        options = WorkerOptions(max_objects=config.max_objects, board=self.board)
+        self.saved = _saved_objects(config)
+        options = WorkerOptions(max_objects=config.max_objects, board=self.board, saved=self.saved)
         self.worker = GpuWorker(self.loader.load, (), publisher=self.publisher, doorbell=doorbell, options=options)
-        self.fleet = Fleet(config, board=self.board, doorbell=doorbell, epochs={}, changed=self._on_cameras)
+        epochs = {} if self.saved is None else {name: epoch + 1 for name, epoch in self.saved.epochs().items()}
+        self.fleet = Fleet(config, board=self.board, doorbell=doorbell, epochs=epochs, changed=self._on_cameras)
         self.control = self._make_control(keys)
         self.reporter = Reporter(config, self._witnesses(duty))
         self.health = None
@@ -61,7 +70,8 @@ class House:
 
     @property
     def threads(self) -> dict[str, Room]:
-        rooms = {"pub": self.publisher, "control": self.control, "http": self.health, "gpu": self.worker}
+        rooms: dict[str, Room | None] = {"pub": self.publisher, "control": self.control, "http": self.health}
+        rooms |= {"saver": self.saved, "gpu": self.worker}
         return {name: room for name, room in rooms.items() if room is not None}
 
     def tell_control(self) -> None:
@@ -104,3 +114,11 @@ class House:
     def _info(self, cameras: Sequence[CameraConfig], *, control: str | None) -> wire.Info:
         named = tuple(wire.CameraInfo(name=camera.name, frame_id=camera.frame_id) for camera in cameras)
         return wire.Info(model=self._config.model, backend=self._config.backend, control=control, cameras=named)
+
+
+def _saved_objects(config: Config) -> SavedObjects | None:
+    """Where the configuration or systemd says; nowhere when neither does."""
+    folder = config.state or Path(os.environ.get("STATE_DIRECTORY", "").partition(":")[0])
+    if folder == Path():
+        return None
+    return SavedObjects.open(folder, lambda: checkpoint_name(config.model, config.checkpoint))

@@ -20,7 +20,10 @@ from stream.frame import Frame, Stamp
 from stream.mask_codec import WireError
 from stream.prompt import Prompt, PromptError, check_inside, checked_prompt, read_mask
 from stream.roster import Roster, Undoing
+from stream.saved import SavedObjects
+from stream.state_file import LiveCamera, LiveObject
 from stream.tracker import Tracker
+from stream.turn import Snapshot
 
 UNWATCHED_NS = 5_000_000_000  # after so long nobody clicks on what they saw
 NOT_KEPT = "what was seen is not remembered: it is applied to the next picture"
@@ -29,9 +32,10 @@ NOT_KEPT = "what was seen is not remembered: it is applied to the next picture"
 class Orders:
     """`num_changes` rises with every command that changed something."""
 
-    def __init__(self, tracker: Tracker, *, max_objects: int) -> None:
+    def __init__(self, tracker: Tracker, *, max_objects: int, saved: SavedObjects | None = None) -> None:
         self.num_changes = 0
         self._tracker = tracker
+        self._saved = saved
         self._max_objects = max_objects
         self._rosters: dict[str, Roster] = {}
 
@@ -68,7 +72,7 @@ class Orders:
         errors = []
         if roster.epoch != stamp.epoch:
             errors = self._begin(stamp, roster)
-        roster.seq, roster.size = stamp.seq, (frame.height, frame.width)
+        roster.utc_ns, roster.size = stamp.arrival_utc_ns, (frame.height, frame.width)
         return errors + self._tracker.drop_misfits(stamp.camera, frame.height, frame.width)
 
     def mark(self, stamp: Stamp, *, is_watched: bool) -> tuple[int, int] | None:
@@ -101,15 +105,48 @@ class Orders:
     def _begin(self, stamp: Stamp, roster: Roster) -> list[PromptError]:
         self._tracker.reset(stamp.camera)
         self._tracker.forget_pictures(stamp.camera)
+        is_first = roster.epoch is None
         roster.begin(stamp.epoch)
         errors = []
+        if is_first and self._saved is not None:
+            errors = self._restore(roster, self._saved)
         for prompt in roster.config.prompts:
+            if prompt.object_id in roster.touched | roster.moved:
+                continue  # somebody changed that object, and it was saved
             try:
                 self._add_configured(stamp.camera, prompt)
                 roster.labels[prompt.object_id] = prompt.label
             except PromptError as error:
                 errors.append(error)
         return errors
+
+    def _restore(self, roster: Roster, saved: SavedObjects) -> list[PromptError]:
+        """Go on with the objects that were saved; what is wrong with those that do not fit."""
+        camera = roster.config.name
+        live = saved.take(camera, roster.config.memory_gap_s)
+        errors = []
+        for item in () if live is None else live.objects:
+            if not self._tracker.accepts(item.memory) or self._tracker.num_objects >= self._max_objects:
+                errors.append(PromptError(f"the saved object {item.object_id} does not fit the options of this daemon"))
+                continue
+            self._tracker.restore(item.object_id, Snapshot(item.memory, None, None), camera=camera)
+            roster.labels[item.object_id] = item.label
+            roster.touched.add(item.object_id)
+        roster.moved = set() if live is None else set(live.moved)
+        return errors
+
+    def live_cameras(self) -> list[LiveCamera]:
+        """What is to be saved: a copy of every object that was added or changed at run time."""
+        return [self._live(roster) for roster in self._rosters.values() if roster.epoch is not None]
+
+    def _live(self, roster: Roster) -> LiveCamera:
+        assert roster.epoch is not None, "a camera whose picture came has an epoch"
+        camera, objects = roster.config.name, []
+        for object_id in sorted(roster.touched):
+            memory = self._tracker.snapshot(object_id, camera=camera).memory if self._knows(camera, object_id) else None
+            if memory is not None:
+                objects.append(LiveObject(object_id, roster.labels.get(object_id, ""), memory))
+        return LiveCamera(camera, roster.epoch, roster.utc_ns, tuple(objects), tuple(sorted(roster.moved)))
 
     def _add_configured(self, camera: str, prompt: PromptConfig) -> None:
         mask = None if prompt.mask is None else read_mask(prompt.mask)

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from stream.conditions import ConditionBoard
 from stream.config import Config
+from stream.feed import Feed
 from stream.fleet import Fleet
 from stream.frame import CameraCondition, CameraState
 from stream.loader import Model
 from stream.publish import Publisher, software_version
 from stream.status import CameraStatus, Status
-from stream.worker import Feed, GpuWorker
+from stream.worker import GpuWorker
 
 STATM = Path("/proc/self/statm")
 _PRODUCING = (CameraCondition.ONLINE, CameraCondition.FROZEN, CameraCondition.UNPROMPTED, CameraCondition.LOST)

@@ -40,12 +40,12 @@ class Roster:
     `touched`: objects added or changed at run time. `moved`: configured ids whose object has another id now.
     """
 
-    __slots__ = ("config", "epoch", "labels", "moved", "requests", "seq", "size", "touched", "undo", "watched_ns")
+    __slots__ = ("config", "epoch", "labels", "moved", "requests", "size", "touched", "undo", "utc_ns", "watched_ns")
 
     def __init__(self, config: CameraConfig) -> None:
         self.config = config
         self.epoch: int | None = None  # of the memory; None before the first picture
-        self.seq: int | None = None  # of the last picture
+        self.utc_ns = 0  # when the last picture arrived
         self.size: tuple[int, int] | None = None  # its (height, width)
         self.watched_ns: int | None = None  # when a picture was last kept for a person's clicks
         self.labels: dict[int, str] = {}

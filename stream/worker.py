@@ -21,20 +21,20 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 from engines.spec import MAX_FRAMES, MAX_ROWS
 from stream.command import ObjectRequest, Reply
 from stream.conditions import ConditionBoard
-from stream.config import CameraConfig
 from stream.delivery import Launched, PendingDelivery
 from stream.device import DeviceLost, is_device_lost
+from stream.feed import Feed
 from stream.inbox import Inbox
 from stream.orders import Orders
 from stream.publish import Publisher
-from stream.ring import FrameRing, Lease
+from stream.ring import Lease
+from stream.saved import SavedObjects
 from stream.sightings import Sightings
 from stream.status import ObjectStatus
 from stream.tracker import Tracker
@@ -43,37 +43,7 @@ log = logging.getLogger(__name__)
 
 IDLE_LIMIT_S = 0.25  # the loop moves at least this often
 MAX_EXHAUSTED_TURNS = 3
-
-
-class RingOwner(Protocol):
-    """Where a camera's pictures come from; its ring may be replaced at any time."""
-
-    @property
-    def ring(self) -> FrameRing: ...
-
-
-@dataclass(frozen=True, slots=True)
-class FixedRing:
-    """A `RingOwner` with one ring for good."""
-
-    ring: FrameRing
-
-
-class Feed:
-    """One camera as the worker sees it; written by the main thread."""
-
-    __slots__ = ("_feeder", "config")
-
-    def __init__(self, config: CameraConfig, feeder: RingOwner) -> None:
-        self.config, self._feeder = config, feeder
-
-    @property
-    def ring(self) -> FrameRing:
-        return self._feeder.ring
-
-    def change(self, config: CameraConfig, feeder: RingOwner) -> None:
-        """Other settings or another thread for the same camera; its memory stays unless the epoch rises."""
-        self.config, self._feeder = config, feeder
+SAVE_EVERY_NS, SAVE_SOON_NS = 10_000_000_000, 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +52,7 @@ class WorkerOptions:
 
     max_objects: int = 64
     board: ConditionBoard | None = None
+    saved: SavedObjects | None = None
 
 
 class GpuWorker:
@@ -112,6 +83,8 @@ class GpuWorker:
         self._doorbell = doorbell
         self._sightings = Sightings(self._options.board)
         self._exhausted_turns = 0  # in a row
+        self._saved_news = (0, 0)  # commands and pictures that the last saved state knew
+        self._save_due_ns = time.monotonic_ns() + SAVE_EVERY_NS
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gpu", daemon=True)
         self._feeds: Mapping[str, Feed] = {}
@@ -153,11 +126,15 @@ class GpuWorker:
     def _run(self) -> None:
         try:
             tracker = self._load_tracker()
-            orders = Orders(tracker, max_objects=self._options.max_objects)
+            saved = self._options.saved
+            orders = Orders(tracker, max_objects=self._options.max_objects, saved=saved)
             self.ready.set()
             while not self._stopping.is_set():
                 self.num_loops += 1
                 self._loop(tracker, orders)
+                self._save(orders, saved)
+            if saved is not None:
+                saved.put(orders.live_cameras())
         except Exception as error:
             self.error = DeviceLost(str(error)) if is_device_lost(error) else error
             log.debug("gpu: the worker ends", exc_info=True)
@@ -187,10 +164,11 @@ class GpuWorker:
     # --- commands ----------------------------------------------------------------------------------------------------
 
     def _obey(self, orders: Orders) -> None:
-        """All commands that wait now; those that come meanwhile are for the next turn."""
+        """Those that wait now; others that come meanwhile are for the next turn."""
         for _ in range(len(self.inbox)):
             command = self.inbox.take()
-            assert command is not None, "only this thread takes commands"
+            if command is None:
+                return  # control took those back that waited too long
             reply = Reply(id=command.request.id, ok=False, code="stopping", error="the daemon is ending")
             try:
                 reply = orders.obey(command.request)
@@ -201,6 +179,15 @@ class GpuWorker:
                 reply = Reply(id=command.request.id, ok=False, code="busy", error=text)
             finally:
                 command.answer(reply)
+
+    def _save(self, orders: Orders, saved: SavedObjects | None) -> None:
+        """Every ten seconds while pictures come, and one second after a command."""
+        now_ns, news = time.monotonic_ns(), (orders.num_changes, self.num_frames)
+        if orders.num_changes != self._saved_news[0]:
+            self._save_due_ns = min(self._save_due_ns, now_ns + SAVE_SOON_NS)
+        if saved is not None and now_ns >= self._save_due_ns and news != self._saved_news:
+            saved.put(orders.live_cameras())
+            self._saved_news, self._save_due_ns = news, now_ns + SAVE_EVERY_NS
 
     def _refuse_rest(self) -> None:
         while (command := self.inbox.take()) is not None:

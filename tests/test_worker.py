@@ -14,11 +14,12 @@ from fake_engine import FakeEngine
 from engines.spec import MAX_FRAMES, MAX_ROWS
 from stream.conditions import ConditionBoard
 from stream.config import CameraConfig, PromptConfig
+from stream.feed import Feed, FixedRing
 from stream.frame import CameraCondition, CameraState, Delivery, Masks, Stamp
 from stream.prompt import PromptError
 from stream.ring import FrameRing
 from stream.tracker import Tracker
-from stream.worker import Feed, FixedRing, GpuWorker, WorkerOptions
+from stream.worker import GpuWorker, WorkerOptions
 
 
 class Sink:
