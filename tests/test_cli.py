@@ -14,7 +14,10 @@ from stream.cli import main
 from stream.cli.failure import CommandFailed, told
 from stream.config import Config
 
-COMMANDS = ("run", "view", "subscribe", "replay", "demo", "weights list", "weights pull", "config check")
+COMMANDS = (
+    "run", "prompt", "camera", "status", "view", "subscribe", "replay", "demo", "weights list", "weights pull",
+    "config check",
+)  # fmt: skip
 
 Outcome = tuple[int, str, str]
 

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("stream", "engines")
 MAX_FILE_LINES, MAX_FUNCTION_LINES, MAX_NESTING, MAX_PARAMETERS, MAX_POSITIONAL = 300, 40, 3, 5, 3
 FORBIDDEN_WORDS = {"util", "utils", "common", "helper", "helpers", "base", "manager", "handler"}
-LIGHT = ("stream.frame", "stream.config", "stream.wire", "stream.client")
+LIGHT = ("stream.frame", "stream.config", "stream.wire", "stream.client", "stream.controller")
 # package -> the only modules (with what lies below them) that may import it; nobody at all for torchvision
 ONLY_IN = {
     "torchvision": (),

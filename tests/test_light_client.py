@@ -67,12 +67,12 @@ def test_the_environment_is_light(light: Path) -> None:
 
 
 def test_the_client_loads_nothing_heavy(light: Path) -> None:
-    code = "import sys, stream.client; print(' '.join(sorted({n.partition('.')[0] for n in sys.modules})))"
+    code = "import sys, stream.client, stream.controller; print(' '.join(sorted({n.partition('.')[0] for n in sys.modules})))"
     loaded = set(run(light / "python", "-c", code, cwd=light).split())
     assert "stream" in loaded and "zmq" in loaded and not loaded & HEAVY
 
 
-@pytest.mark.parametrize("command", ["", "run", "subscribe", "replay", "view", "demo", "weights", "config"])
+@pytest.mark.parametrize("command", ["", "run", "prompt", "status", "subscribe", "replay", "view", "config"])
 def test_help_works_without_the_extras(light: Path, command: str) -> None:
     assert "Usage:" in run(light / "sam2-stream", *command.split(), "--help", cwd=light)
 

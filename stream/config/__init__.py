@@ -1,6 +1,6 @@
 """Configuration: frozen `values`, their `checks`, read from a TOML file (`load`) or from a command line (`flags`)."""
 
-from stream.config.flags import PromptFlags, config_from_flags
+from stream.config.flags import PromptFlags, config_from_flags, marks_from_flags
 from stream.config.load import load_config
 from stream.config.values import MODELS, CameraConfig, Config, ConfigError, PromptConfig, redact
 
@@ -13,5 +13,6 @@ __all__ = [
     "PromptFlags",
     "config_from_flags",
     "load_config",
+    "marks_from_flags",
     "redact",
 ]

@@ -65,6 +65,24 @@ def config_from_flags(source: str, flags: PromptFlags, *, options: Mapping[str, 
     return parse_config({**given, "camera": [camera]}, place)
 
 
+def marks_from_flags(points: Sequence[str], box: str | None) -> dict[str, Any]:
+    """Points and box of one object, as `prompt` takes them, in pixels; raises `ConfigError`."""
+    place = _FlagPlace(COMMAND_LINE, Path())
+    marks: dict[str, Any] = {}
+    if points:
+        expected = "x,y or x,y,label in pixels, label 1 = on the object, 0 = beside it"
+        marks["points"] = [_numbers(text, (2, 3), place=place.at("points"), expected=expected) for text in points]
+        for text, point in zip(points, marks["points"], strict=True):
+            if point[2:] not in ([], [0], [1]):
+                place.at("points").refuse(text, expected)
+    if box is not None:
+        expected = "x0,y0,x1,y1 in pixels, with x0 < x1 and y0 < y1"
+        marks["box"] = _numbers(box, (4,), place=place.at("box"), expected=expected)
+        if not (marks["box"][0] < marks["box"][2] and marks["box"][1] < marks["box"][3]):
+            place.at("box").refuse(box, expected)
+    return marks
+
+
 def camera_name(source: str) -> str:
     """A name for a camera that was given none: of the file, of the webcam, of the stream's path."""
     if source.isdecimal():
