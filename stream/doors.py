@@ -6,6 +6,8 @@ Never: binds an address that other machines reach without keys, or takes a path 
 Loopback and ipc endpoints are bound before the socket is told of keys, and stay plain: libzmq gives an endpoint the
 options that the socket has when it is bound. A revoked client is cut off by closing the guarded endpoints and
 opening them again, which takes milliseconds: everybody else shakes hands anew, and the plain ones notice nothing.
+Random bytes are a ZMTP 1.0 client to libzmq, whose first ones name it; of two with the same name, a ROUTER never reads
+the second, nor sees it leave. A domain, which that version cannot have, keeps such strangers out.
 """
 
 from __future__ import annotations
@@ -49,10 +51,12 @@ class Doors:
         """Raises BindError, KeysError; `endpoints` then holds the real ports."""
         for endpoint in bind:
             check_endpoint(endpoint, has_keys=self._keys is not None)
+        beyond = [place for place, endpoint in enumerate(bind) if not is_local(endpoint)]
+        if not beyond:
+            self._socket.setsockopt(zmq.ZAP_DOMAIN, b"local")  # nobody is asked, but ZMTP 1.0 is refused
         for place, endpoint in enumerate(bind):
             if is_local(endpoint):
                 self._opened[place] = self._bind(endpoint)
-        beyond = [place for place, endpoint in enumerate(bind) if not is_local(endpoint)]
         if beyond:
             assert self._keys is not None, "an endpoint beyond this machine was let through without keys"
             self.guard = Guard(self._keys, self._socket.context, self._domain)
