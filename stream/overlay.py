@@ -10,7 +10,9 @@ status line lists it instead.
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -27,6 +29,7 @@ GOLDEN_ANGLE = 0.6180339887  # of a turn of the hue: ids that follow one another
 WHITE: Colour = (255, 255, 255)
 DARK: Colour = (24, 24, 24)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+FRACTION_BITS = 4  # of the coordinates of a line
 
 
 def colour_of(object_id: int) -> Colour:
@@ -38,9 +41,17 @@ def colour_of(object_id: int) -> Colour:
 
 
 def draw_overlay(
-    image_hwc: Picture, masks: Masks, *, labels: Mapping[int, str] | None = None, status: str = ""
+    image_hwc: Picture,
+    masks: Masks,
+    *,
+    labels: Mapping[int, str] | None = None,
+    status: str = "",
+    selected: int | None = None,
 ) -> Picture:
-    """A copy of the picture with all objects and, if there is one, a status line at the lower edge."""
+    """A copy of the picture with all objects and, if there is one, a status line at the lower edge.
+
+    The selected object has a white rim.
+    """
     assert image_hwc.shape[:2] == (masks.height, masks.width), f"{image_hwc.shape} is not the size of the masks"
     names, drawn = labels or {}, image_hwc.copy()
     rows = range(len(masks.object_ids))
@@ -49,13 +60,41 @@ def draw_overlay(
     for row in seen:
         _fill(drawn, crops[row], colour_of(masks.object_ids[row]))
     for row in seen:
-        _outline(drawn, crops[row], colour_of(masks.object_ids[row]))
+        _outline(drawn, crops[row], colour_of(masks.object_ids[row]), is_selected=masks.object_ids[row] == selected)
     for row in seen:
         object_id, corner = masks.object_ids[row], masks.boxes_n4[row, :2].tolist()
         text = caption(object_id, names.get(object_id, ""), score=float(masks.scores[row]))
-        _tag(drawn, text, (corner[0], corner[1]), colour=colour_of(object_id))
+        rim = WHITE if object_id == selected else None
+        _tag(drawn, text, (corner[0], corner[1]), colour=colour_of(object_id), rim=rim)
     line = "   ".join(part for part in (status, *(caption_hidden(masks, row, names) for row in rows)) if part)
     return _status(drawn, line) if line else drawn
+
+
+def scaled(masks: Masks, height: int, width: int) -> Masks:
+    """The same objects on a picture of another size. What becomes smaller than a pixel keeps one."""
+    if (masks.height, masks.width) == (height, width):
+        return masks
+    num_objects, factor_y, factor_x = len(masks.object_ids), height / masks.height, width / masks.width
+    packed_nhb = np.zeros((num_objects, height, (width + 7) // 8), np.uint8)
+    boxes_n4, areas = np.zeros((num_objects, 4), np.int32), np.zeros(num_objects, np.int64)
+    for row in np.flatnonzero(masks.areas):
+        crop_hw, _ = _crop(masks, int(row))
+        x0, y0, x1, y1 = masks.boxes_n4[row].tolist()
+        left, top = min(width - 1, int(x0 * factor_x)), min(height - 1, int(y0 * factor_y))
+        right = min(width, max(left + 1, math.ceil(x1 * factor_x)))
+        bottom = min(height, max(top + 1, math.ceil(y1 * factor_y)))
+        how = cv2.INTER_AREA if factor_x < 1 else cv2.INTER_LINEAR
+        grey_hw = cv2.resize(crop_hw * np.uint8(255), (right - left, bottom - top), interpolation=how)
+        bits_hw = grey_hw >= min(128, int(grey_hw.max()))
+        aligned_hw = np.pad(bits_hw, ((0, 0), (left % 8, 0)))
+        packed_hb = np.packbits(aligned_hw, axis=1)
+        packed_nhb[row, top:bottom, left // 8 : left // 8 + packed_hb.shape[1]] = packed_hb
+        boxes_n4[row], areas[row] = (left, top, right, bottom), bits_hw.sum()
+    centroids_n2 = masks.centroids_n2 * np.array([factor_x, factor_y], np.float32)
+    return replace(
+        masks, height=height, width=width, packed_nhb=packed_nhb, boxes_n4=boxes_n4, areas=areas,
+        centroids_n2=centroids_n2,
+    )  # fmt: skip
 
 
 def caption(object_id: int, label: str, *, score: float) -> str:
@@ -97,14 +136,14 @@ def _scale(height: int) -> float:
     return float(np.clip(height / 900.0, 0.36, 1.6))
 
 
-def _ascii(text: str) -> str:
-    """OpenCV's built-in letters are ASCII only."""
-    return text.encode("ascii", "replace").decode("ascii")
+def _writable(text: str) -> str:
+    """Before version 5, OpenCV's built-in letters are ASCII only."""
+    return text if hasattr(cv2, "FontFace") else text.encode("ascii", "replace").decode("ascii")
 
 
 def _status(drawn: Picture, text: str) -> Picture:
     height, width = drawn.shape[:2]
-    text, scale = _ascii(text), _scale(height) * 0.9
+    text, scale = _writable(text), _scale(height) * 0.9
     thickness = max(1, round(scale * 1.6))
     while len(text) > 1 and cv2.getTextSize(text, FONT, scale, thickness)[0][0] > width - 12:
         text = text[:-1]
@@ -130,23 +169,40 @@ def _fill(drawn: Picture, crop: Crop, colour: Colour) -> None:
     cv2.copyTo(cv2.addWeighted(part, 1.0 - FILL_OPACITY, flat, FILL_OPACITY, 0.0), mask_hw, part)
 
 
-def _outline(drawn: Picture, crop: Crop, colour: Colour) -> None:
+def _outline(drawn: Picture, crop: Crop, colour: Colour, *, is_selected: bool) -> None:
     contours, _ = cv2.findContours(crop[0], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=crop[1])
+    lines = [_smoothed(np.asarray(contour, np.int32)) for contour in contours]
     thickness = max(1, round(_scale(drawn.shape[0]) * 2.4))
-    if thickness > 1:  # a dark rim sets the line off; on a small picture it would hide more than it shows
-        cv2.drawContours(drawn, contours, -1, DARK, thickness + 2, cv2.LINE_AA)
-    cv2.drawContours(drawn, contours, -1, colour, thickness, cv2.LINE_AA)
+    if (
+        thickness > 1 or is_selected
+    ):  # a dark rim sets the line off; on a small picture it would hide more than it shows
+        rim = WHITE if is_selected else DARK
+        cv2.polylines(drawn, lines, True, rim, thickness + 2 + 2 * is_selected, cv2.LINE_AA, FRACTION_BITS)
+    cv2.polylines(drawn, lines, True, colour, thickness, cv2.LINE_AA, FRACTION_BITS)
 
 
-def _tag(drawn: Picture, text: str, corner: tuple[int, int], *, colour: Colour) -> None:
+def _smoothed(contour_n12: NDArray[np.int32]) -> NDArray[np.int32]:
+    """The line without the stairs of its pixels: each point is the mean of its neighbourhood along the line."""
+    points_n2 = contour_n12[:, 0, :].astype(np.float32)
+    if len(points_n2) < 16:
+        return (contour_n12 << FRACTION_BITS).astype(np.int32)
+    padded_n2 = np.concatenate([points_n2[-3:], points_n2, points_n2[:3]])
+    sums_n2 = np.cumsum(np.concatenate([np.zeros((1, 2), np.float32), padded_n2]), axis=0, dtype=np.float64)
+    means_n2 = (sums_n2[7:] - sums_n2[:-7]) / 7
+    return np.round(means_n2 * (1 << FRACTION_BITS)).astype(np.int32)[:, None, :]
+
+
+def _tag(drawn: Picture, text: str, corner: tuple[int, int], *, colour: Colour, rim: Colour | None) -> None:
     """A small plate in the object's colour above its box, moved inside where the picture ends."""
-    text, scale = _ascii(text), _scale(drawn.shape[0])
+    text, scale = _writable(text), _scale(drawn.shape[0])
     thickness = max(1, round(scale * 1.6))
     (text_width, text_height), baseline = cv2.getTextSize(text, FONT, scale, thickness)
     plate_width, plate_height = text_width + 8, text_height + baseline + 6
     left = max(0, min(corner[0], drawn.shape[1] - plate_width))
     top = max(0, min(corner[1] - plate_height - 3, drawn.shape[0] - plate_height))
     cv2.rectangle(drawn, (left, top), (left + plate_width, top + plate_height), colour, cv2.FILLED)
+    if rim is not None:
+        cv2.rectangle(drawn, (left, top), (left + plate_width, top + plate_height), rim, 1)
     is_bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140
     place = (left + 4, top + text_height + 3)
     cv2.putText(drawn, text, place, FONT, scale, DARK if is_bright else WHITE, thickness, cv2.LINE_AA)

@@ -1,0 +1,182 @@
+"""The window: shows a picture of its own size, and hands out what mouse and keyboard did.
+
+Owns: the OpenCV window. Runs in the view's main thread, which alone may touch it. Never: draws, or knows what a click
+means.
+
+The picture shown always has the size of the window's inside, so that OpenCV neither scales it nor adds bars, and what
+the mouse points at is a pixel of that picture. Only OpenCV's own zoom by the mouse wheel stays; it maps back by itself.
+
+On Linux OpenCV's wheel brings its own, older libX11-xcb beside the system's libX11. It writes "Qt owns the events" to
+the place where libX11 before 1.7 looked for it; a newer libX11 never learns it, and at every flush may take events that
+Qt waits for: a window that is never painted, or hears no key, about one start in a hundred. So the system's own
+libX11-xcb is loaded first, for all to see.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import enum
+import logging
+import sys
+from collections import deque
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
+
+Picture = NDArray[np.uint8]
+MAX_EVENTS = 256  # of one turn; more are dropped
+NO_KEY = -1
+SHIFT = (0xFFE1, 0xFFE2)
+KEY_NAMES = {
+    8: "backspace", 0xFF08: "backspace", 9: "tab", 0xFF09: "tab", 10: "enter", 13: "enter", 0xFF0D: "enter",
+    0xFF8D: "enter", 27: "escape", 0xFF1B: "escape", 127: "delete", 0xFFFF: "delete", 0xFF9F: "delete",
+    3014656: "delete", 63272: "delete",
+}  # fmt: skip
+
+
+class Button(enum.Enum):
+    """Of the mouse."""
+
+    LEFT = "left"
+    RIGHT = "right"
+    MIDDLE = "middle"
+
+
+class Act(enum.Enum):
+    """What a button did, or that the mouse moved."""
+
+    PRESS = "press"
+    MOVE = "move"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True, slots=True)
+class Touch:
+    """The mouse, in pixels of the picture shown; `button` is None for a move."""
+
+    act: Act
+    button: Button | None
+    x: int
+    y: int
+
+
+TOUCHES: dict[int, tuple[Act, Button | None]] = {
+    cv2.EVENT_MOUSEMOVE: (Act.MOVE, None),
+    cv2.EVENT_LBUTTONDOWN: (Act.PRESS, Button.LEFT),
+    cv2.EVENT_LBUTTONDBLCLK: (Act.PRESS, Button.LEFT),
+    cv2.EVENT_LBUTTONUP: (Act.RELEASE, Button.LEFT),
+    cv2.EVENT_RBUTTONDOWN: (Act.PRESS, Button.RIGHT),
+    cv2.EVENT_RBUTTONDBLCLK: (Act.PRESS, Button.RIGHT),
+    cv2.EVENT_RBUTTONUP: (Act.RELEASE, Button.RIGHT),
+    cv2.EVENT_MBUTTONDOWN: (Act.PRESS, Button.MIDDLE),
+    cv2.EVENT_MBUTTONDBLCLK: (Act.PRESS, Button.MIDDLE),
+    cv2.EVENT_MBUTTONUP: (Act.RELEASE, Button.MIDDLE),
+}
+
+
+class NoWindows(Exception):
+    """This build of OpenCV cannot open one."""
+
+
+class Window:
+    """A context manager. Every field is written by the thread that opened it."""
+
+    def __init__(self, title: str, size: tuple[int, int]) -> None:
+        self._title = title
+        self._size = size  # (width, height)
+        self._touches: deque[Touch] = deque(maxlen=MAX_EVENTS)
+        self._is_shifted = False
+
+    def __enter__(self) -> Self:
+        own_x11_events()
+        try:
+            cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
+        except cv2.error as error:
+            raise NoWindows from error
+        cv2.resizeWindow(self._title, *self._size)
+        cv2.setMouseCallback(self._title, self._put_touch)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cv2.destroyAllWindows()
+
+    def resize(self, size: tuple[int, int]) -> None:
+        """Make it (width, height) pixels; a person may pull it to another size at any time."""
+        cv2.resizeWindow(self._title, *size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of its inside."""
+        try:
+            _, _, width, height = cv2.getWindowImageRect(self._title)
+        except cv2.error:  # closed meanwhile
+            return self._size
+        if width > 0 and height > 0:
+            self._size = (width, height)
+        return self._size
+
+    def show(self, image_hwc: Picture) -> None:
+        cv2.imshow(self._title, image_hwc)
+
+    def serve(self) -> tuple[list[Touch | str], bool]:
+        """What mouse and keyboard did since last time, and whether the window is still open.
+
+        A key is its character, or a name of `KEY_NAMES`. A quick typist may lose one while a picture is drawn: OpenCV
+        keeps the last.
+        """
+        key = self._key(cv2.waitKeyEx(1))
+        try:
+            is_open = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+        except cv2.error:  # some builds do not know a window any more that was closed
+            is_open = False
+        events: list[Touch | str] = list(self._touches)
+        self._touches.clear()
+        return events + ([key] if key else []), is_open
+
+    def _key(self, code: int) -> str:
+        """Qt tells letters without their case, but also the shift key before them."""
+        if code in SHIFT:
+            self._is_shifted = True
+            return ""
+        key = key_name(code)
+        if key and self._is_shifted:
+            self._is_shifted = False
+            return key.upper() if len(key) == 1 else key
+        return key
+
+    def _put_touch(self, event: int, x: int, *y_flags_data: Any) -> None:
+        if event in TOUCHES:
+            act, button = TOUCHES[event]
+            self._touches.append(Touch(act, button, x, int(y_flags_data[0])))
+
+
+def key_name(code: int) -> str:
+    """What OpenCV's number means; "" for no key, and for one that has no meaning here, such as Shift."""
+    if code == NO_KEY:
+        return ""
+    if code in KEY_NAMES:
+        return KEY_NAMES[code]
+    if -96 <= code < NO_KEY:  # Qt: a letter of Latin-1 as a signed byte, without its case
+        return chr(code + 256).lower()
+    code &= 0xFFFF  # above: modifiers, in some builds
+    if code in KEY_NAMES:
+        return KEY_NAMES[code]
+    return chr(code) if 32 <= code < 127 else ""
+
+
+def own_x11_events() -> None:
+    """See above. Nothing changes where there is no such library, and so no X11."""
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        ctypes.CDLL("libX11-xcb.so.1", mode=ctypes.RTLD_GLOBAL)
+    except OSError as error:
+        log.debug("the window may lose events: %s", error)
