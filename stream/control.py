@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 IDLE_LIMIT_MS = 150.0  # the loop moves at least this often: the watchdog reads `num_loops`
 TAKE_LIMIT_NS = 4_000_000_000
 ANSWER_LIMIT_NS = 30_000_000_000
-STATUS_AGE_NS = 100_000_000
+STATUS_AGE_NS = 20_000_000
 REPORT_NS = 10_000_000_000
 MAX_NAMES = 20
 LATE = "nobody obeyed this within 4 s, it was dropped; expected the daemon to keep up, try again"
@@ -94,6 +94,7 @@ class ControlThread:
         self._tickets: dict[int, Ticket] = {}  # by number, oldest first
         self._next_ticket = 0
         self._status: tuple[int, Status] | None = None  # when asked, what was told
+        self._run_id = 0  # 0 = not known yet
         self._reported: tuple[int, dict[str, int]] = (0, dict(self._outcomes))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -255,14 +256,15 @@ class ControlThread:
         log.log(level, "control: %s from %s: %s", what, ticket.letter.peer, reply.error or "done")
 
     def _reply(self, socket: ControlSocket, letter: Letter, reply: Reply) -> None:
-        run = self._ask_status(time.monotonic_ns()).run
-        socket.send(letter.parts, encode_reply(msgspec.structs.replace(reply, run=run, error=one_line(reply.error))))
+        self._run_id = self._run_id or self._ask_status(time.monotonic_ns()).run
+        reply = msgspec.structs.replace(reply, run=self._run_id, error=one_line(reply.error))
+        socket.send(letter.parts, encode_reply(reply))
 
     def _count(self, reply: Reply) -> None:
         self._outcomes["ok" if reply.ok else reply.code if reply.code in CODES else "refused"] += 1
 
     def _ask_status(self, now_ns: int) -> Status:
-        """The daemon's status, at most a tenth of a second old."""
+        """The daemon's status, at most a fiftieth of a second old: gathering it takes time."""
         if self._status is None or now_ns - self._status[0] > STATUS_AGE_NS:
             self._status = now_ns, self._rooms.status()
         return self._status[1]
