@@ -28,7 +28,7 @@ SMALL_IMAGE_SIZE = 256  # pixels
 _PASSING_ERRORS = (
     "out of memory", "invalid argument", "invalid configuration argument", "invalid device ordinal",
     "invalid device function", "invalid resource handle", "no kernel image is available",
-    "too many resources requested", "peer access",
+    "too many resources requested", "peer access", "STATUS_ALLOC_FAILED", "STATUS_NOT_SUPPORTED",
 )  # fmt: skip
 _LIBRARY_ERRORS = re.compile(r"\b(CUDNN|CUBLAS|CUFFT|CUSOLVER)_STATUS_(EXECUTION_FAILED|INTERNAL_ERROR|MAPPING_ERROR)")
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -103,13 +103,14 @@ class Orders:
         return {object_id: known.get(object_id, "") for object_id in object_ids}
 
     def _begin(self, stamp: Stamp, roster: Roster) -> list[PromptError]:
+        late = self._tracker.waiting_ids(stamp.camera)
+        errors = [PromptError(f"object {i} was prompted for a picture before the memory was dropped") for i in late]
         self._tracker.reset(stamp.camera)
         self._tracker.forget_pictures(stamp.camera)
         is_first = roster.epoch is None
         roster.begin(stamp.epoch)
-        errors = []
         if is_first and self._saved is not None:
-            errors = self._restore(roster, self._saved)
+            errors += self._restore(roster, self._saved)
         for prompt in roster.config.prompts:
             if prompt.object_id in roster.touched | roster.moved:
                 continue  # somebody changed that object, and it was saved
@@ -188,11 +189,12 @@ class Orders:
                 return self._undo(request, roster)
 
     def _prompt(self, request: Add | Refine, roster: Roster) -> Reply:
+        if roster.size is None:
+            return _no(request, "busy", f"no picture of '{request.camera}' has come yet; expected one before a prompt")
         if request.seen is not None and (reason := roster.stale(request.seen)):
             return _no(request, "stale", reason)
         prompt = checked_prompt(points=request.points, box=request.box, mask=_unpacked(request, roster.size))
-        if roster.size is not None:
-            check_inside(prompt, *roster.size)
+        check_inside(prompt, *roster.size)
         object_id = self._free_id(roster) if request.object_id is None else request.object_id
         is_new = not self._knows(request.camera, object_id)
         if is_new and self._tracker.num_objects >= self._max_objects:
@@ -207,8 +209,6 @@ class Orders:
         roster.moved.discard(object_id)
         roster.remember(undoing)
         note = "" if was_past or request.seen is None else NOT_KEPT
-        if roster.size is None:
-            note = "no picture has come yet: it is applied to the first one"
         return Reply(id=request.id, object_id=object_id, note=note, seen=request.seen if was_past else None)
 
     def _put_prompt(self, object_id: int, request: Add | Refine, prompt: Prompt) -> bool:
@@ -286,11 +286,11 @@ def _no(request: ObjectRequest, code: str, error: str) -> Reply:
     return Reply(id=request.id, ok=False, code=code, error=error)
 
 
-def _unpacked(request: Prompted, size: tuple[int, int] | None) -> NDArray[np.bool_] | None:
+def _unpacked(request: Prompted, size: tuple[int, int]) -> NDArray[np.bool_] | None:
     """The mask that was sent; its size is checked before a byte of it is unpacked."""
     sent = request.mask
     if sent is None:
         return None
-    if size is not None and (sent.height, sent.width) != size:
+    if (sent.height, sent.width) != size:
         raise PromptError(f"the mask is {sent.width}x{sent.height}; expected the picture's size, {size[1]}x{size[0]}")
     return sent.mask_hw()

@@ -59,6 +59,7 @@ class Roster:
         self.epoch = epoch
         self.labels, self.touched, self.moved = {}, set(), set()
         self.undo.clear()
+        self.requests.clear()
 
     def remember(self, undoing: Undoing) -> None:
         self.undo.append(undoing)
@@ -67,8 +68,7 @@ class Roster:
 
     def stale(self, seen: Seen) -> str:
         """Why what was seen cannot be spoken of any more; "" = it can."""
-        if self.size is None or self.epoch is None:
-            return "no picture of this camera has been processed yet; expected a prompt without the picture seen"
+        assert self.size is not None, "only called when a picture has come"
         if seen.epoch != self.epoch:
             return f"the picture is of epoch {seen.epoch}; expected the camera's, {self.epoch}: its memory was dropped"
         if (seen.height, seen.width) != self.size:

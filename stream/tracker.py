@@ -112,6 +112,10 @@ class Tracker:
         """Ids of a camera's objects, oldest first."""
         return tuple(item.object_id for item in self._objects.values() if item.camera == camera)
 
+    def waiting_ids(self, camera: str = "") -> tuple[int, ...]:
+        """Ids of a camera's objects with a prompt that waits for the next frame."""
+        return tuple(i for (name, i), item in self._objects.items() if name == camera and (item.added or item.refined))
+
     def add(
         self,
         object_id: int,

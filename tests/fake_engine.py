@@ -19,7 +19,7 @@ from engines.spec import (
 
 
 class FakeEngine:
-    """Every object is visible and fills the picture. `batches` lists (frames, rows) of each track call.
+    """Every object fills the picture, with `score`. `encoded` and `tracked` list the batch sizes of each call.
 
     While `gate` is clear, `encode` waits: a slow device.
     """
@@ -29,6 +29,7 @@ class FakeEngine:
         self.device = torch.device("cpu")
         self.dtype = self.memory_dtype = torch.float32
         self.row_buckets, self.frame_buckets = ROW_BUCKETS, FRAME_BUCKETS
+        self.score = 1.0
         self.gate = threading.Event()
         self.gate.set()
         self.encoded: list[int] = []
@@ -53,4 +54,6 @@ class FakeEngine:
 
     def _segment(self, rows: int) -> Segmentation:
         ones = torch.ones(rows)
-        return Segmentation(torch.ones(rows, 16, 16), ones, ones, torch.zeros(rows, 32), torch.zeros(rows, 16, 8))
+        return Segmentation(
+            torch.ones(rows, 16, 16), ones, ones * self.score, torch.zeros(rows, 32), torch.zeros(rows, 16, 8)
+        )

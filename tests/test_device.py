@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from stream.device import GpuMissing, OptionError, check_gpu, resolve_device, resolve_dtype
+from stream.device import GpuMissing, OptionError, check_gpu, is_device_lost, resolve_device, resolve_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -62,3 +62,37 @@ def test_a_cpu_that_is_meant_or_allowed_will_do(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: has_gpu)
     check_gpu(name, allow_cpu=allow_cpu)
+
+
+DEVICE_IS_LOST = {
+    "CUDA error: an illegal memory access was encountered\nCUDA kernel errors might be reported later.": True,
+    "CUDA error: device-side assert triggered": True,
+    "CUDA error: unspecified launch failure": True,
+    "CUDA error: misaligned address": True,
+    "CUDA error: uncorrectable ECC error encountered": True,
+    "CUDA error: the launch timed out and was terminated": True,
+    "CUDA error: unknown error": True,
+    "CUDA error: no CUDA-capable device is detected": True,
+    "CUDA driver error: an illegal instruction was encountered": True,
+    "Triton Error [CUDA]: an illegal memory access was encountered": True,
+    "cuDNN error: CUDNN_STATUS_EXECUTION_FAILED": True,
+    "cuDNN error: CUDNN_STATUS_INTERNAL_ERROR": True,
+    "CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `cublasSgemm(handle)`": True,
+    "CUDA error: out of memory": False,
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`": False,
+    "CUDA out of memory. Tried to allocate 20.00 GiB.": False,
+    "CUDA error: no kernel image is available for execution on the device": False,
+    "CUDA error: invalid configuration argument": False,
+    "CUDA error: invalid device ordinal\nCUDA kernel errors might be reported later; an illegal memory access": False,
+    "The size of tensor a (3) must match the size of tensor b (4)": False,
+    "": False,
+}
+
+
+@pytest.mark.parametrize("text", DEVICE_IS_LOST)
+def test_only_sticky_cuda_errors_mean_that_the_device_is_lost(text: str) -> None:
+    assert is_device_lost(RuntimeError(text)) == DEVICE_IS_LOST[text]
+    assert not is_device_lost(ValueError(text)), "CUDA's errors are RuntimeErrors"
+    assert not is_device_lost(torch.OutOfMemoryError(text)), "an exhausted memory can be freed"
+    accelerator_error = getattr(torch, "AcceleratorError", RuntimeError)
+    assert is_device_lost(accelerator_error(text)) == DEVICE_IS_LOST[text]

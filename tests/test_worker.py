@@ -68,7 +68,7 @@ class Sink:
 class Bench:
     """A worker with rings that the test writes to."""
 
-    def __init__(self, num_cameras: int, num_objects: int, *, watched: bool = False) -> None:
+    def __init__(self, num_cameras: int, num_objects: int, *, watched: bool = False, max_objects: int = 64) -> None:
         self.engine = FakeEngine()
         self.doorbell = threading.Event()
         prompts = tuple(PromptConfig(i + 1, f"thing {i}", points=((5.0, 5.0, 1),)) for i in range(num_objects))
@@ -82,7 +82,7 @@ class Bench:
             self.feeds,
             publisher=self.sink,
             doorbell=self.doorbell,  # type: ignore[arg-type]
-            options=WorkerOptions(board=self.board),
+            options=WorkerOptions(max_objects=max_objects, board=self.board),
         )
 
     def feed(self, config: CameraConfig) -> Feed:
@@ -90,15 +90,24 @@ class Bench:
         self.board.put_state(online)
         return Feed(config, FixedRing(FrameRing(config.name, doorbell=self.doorbell)))
 
-    def put(self, camera: int, seq: int, *, epoch: int = 0, value: int = 0, size: tuple[int, int] = (48, 64)) -> None:
+    def put(
+        self,
+        camera: int,
+        seq: int,
+        *,
+        epoch: int = 0,
+        value: int = 0,
+        size: tuple[int, int] = (48, 64),
+        later_s: float = 0.0,
+    ) -> None:
         now = time.monotonic_ns()
-        stamp = Stamp(f"cam{camera}", epoch, seq, "frame", None, time.time_ns(), now, now)
+        stamp = Stamp(f"cam{camera}", epoch, seq, "frame", None, time.time_ns(), now + int(later_s * 1e9), now)
         assert self.feeds[camera].ring.write(np.full((*size, 3), value, np.uint8), stamp)
 
 
 @contextmanager
-def bench(num_cameras: int, num_objects: int, *, watched: bool = False) -> Iterator[Bench]:
-    rig = Bench(num_cameras, num_objects, watched=watched)
+def bench(num_cameras: int, num_objects: int, *, watched: bool = False, max_objects: int = 64) -> Iterator[Bench]:
+    rig = Bench(num_cameras, num_objects, watched=watched, max_objects=max_objects)
     rig.worker.start()
     assert rig.worker.ready.wait(10)
     try:
