@@ -19,6 +19,7 @@ Never: imports torch, cv2 or av, sends a command twice, or takes a late reply fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 import secrets
 import time
@@ -32,6 +33,7 @@ from stream import command
 from stream.command import MAX_REPLY_BYTES, MAX_REQUEST_BYTES, Reply, Request, Seen
 from stream.command_codec import CommandError, decode_reply, encode_request
 from stream.keys import ClientKeys
+from stream.knock import why_silent
 from stream.message import Info
 from stream.status import Status
 from stream.vocabulary import Commands
@@ -62,6 +64,7 @@ class Line:
     def __init__(self, endpoint: str, keys: ClientKeys | None) -> None:
         self.endpoint = endpoint
         self.num_unreadable = 0
+        self._keys = keys
         self._unsent: dict[str, bytes] = {}  # by id, oldest first
         self._name, self._num_requests = secrets.token_hex(6), 0
         self._socket: zmq.Socket[bytes] = zmq.Context.instance().socket(zmq.DEALER)
@@ -120,9 +123,17 @@ class Line:
         events = zmq.POLLIN | zmq.POLLOUT if self._unsent else zmq.POLLIN
         self._socket.poll(int(limit_s * 1000) + 1, events)
 
-    def fail(self, timeout_s: float) -> NoReturn:
+    def why(self) -> str:
+        """Why nobody answers, as far as one try to be let in tells. Takes up to a second; any thread."""
+        return why_silent(self.endpoint, keys=self._keys, socket_type=zmq.DEALER)
+
+    def fail(self, timeout_s: float, why: str) -> NoReturn:
+        if self._keys is not None:  # ZeroMQ asks only once when a key is refused; it may be let in by now
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.disconnect(self.endpoint)
+            self._socket.connect(self.endpoint)
         unreadable = f"; {self.num_unreadable} replies could not be read" if self.num_unreadable else ""
-        expected = "expected a daemon that takes commands there"
+        expected = why or "expected a daemon that takes commands there"
         raise TimeoutError(f"no answer from {self.endpoint} for {timeout_s:g} s, {expected}{unreadable}")
 
     def close(self) -> None:
@@ -155,7 +166,7 @@ class Controller(Commands[Reply]):
             while (reply := self._find(request_id)) is None:
                 left_s = deadline - time.monotonic()
                 if left_s <= 0:
-                    self._line.fail(self.timeout_s)
+                    self._line.fail(self.timeout_s, self._line.why())
                 self._line.wait(left_s)
         finally:
             self._line.forget(request_id)
@@ -201,7 +212,7 @@ class AsyncController(Commands[Awaitable[Reply]]):
         try:
             return _obeyed(await asyncio.wait_for(self._waiting[request_id], self.timeout_s))
         except TimeoutError:
-            self._line.fail(self.timeout_s)
+            self._line.fail(self.timeout_s, await asyncio.to_thread(self._line.why))
         finally:
             self._line.forget(request_id)
             del self._waiting[request_id]

@@ -22,7 +22,7 @@ from collections.abc import Sequence
 import zmq
 
 from stream.config.checks import is_local
-from stream.keys import Domain, Guard, KeyRing
+from stream.keys import PLAIN, Domain, Guard, KeyRing
 
 MAX_IPC_PATH = 100  # bytes; the kernel's limit is 107
 REOPEN_LIMIT_S = 10.0
@@ -52,14 +52,14 @@ class Doors:
         for endpoint in bind:
             check_endpoint(endpoint, has_keys=self._keys is not None)
         beyond = [place for place, endpoint in enumerate(bind) if not is_local(endpoint)]
-        if not beyond:
-            self._socket.setsockopt(zmq.ZAP_DOMAIN, b"local")  # nobody is asked, but ZMTP 1.0 is refused
-        for place, endpoint in enumerate(bind):
-            if is_local(endpoint):
-                self._opened[place] = self._bind(endpoint)
         if beyond:
             assert self._keys is not None, "an endpoint beyond this machine was let through without keys"
             self.guard = Guard(self._keys, self._socket.context, self._domain)
+        self._socket.setsockopt_string(zmq.ZAP_DOMAIN, PLAIN)  # everybody is let in, but ZMTP 1.0 is refused
+        for place, endpoint in enumerate(bind):
+            if is_local(endpoint):
+                self._opened[place] = self._bind(endpoint)
+        if self.guard is not None:
             self.guard.apply(self._socket)
         for place in beyond:
             self._opened[place] = self._bind(bind[place])

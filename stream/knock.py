@@ -23,7 +23,7 @@ EVENTS = (
 
 
 def why_silent(endpoint: str, *, keys: ClientKeys | None, socket_type: int, limit_s: float = LIMIT_S) -> str:
-    """What a person should know who waits in vain; "" when the daemon lets this client in."""
+    """What a person should know who waits in vain; "" when nobody is there, or the daemon lets this client in."""
     with zmq.Context() as context, context.socket(socket_type) as socket:
         socket.setsockopt(zmq.LINGER, 0)
         if keys is not None:
@@ -47,13 +47,11 @@ def _outcome(monitor: zmq.Socket[bytes], limit_s: float) -> int:
 
 
 def _told(outcome: int, keys: ClientKeys | None) -> str:
-    if outcome == zmq.Event.HANDSHAKE_SUCCEEDED:
+    if outcome in (0, zmq.Event.HANDSHAKE_SUCCEEDED):
         return ""
     if outcome == zmq.Event.HANDSHAKE_FAILED_AUTH:
         name = f" {keys.name} ({keys.role})" if keys else ""
         return f"the daemon refuses the key{name}; expected one that `sam2-stream keys list` names there"
-    if outcome and keys is None:
+    if keys is None:
         return "the daemon does not talk to clients without a key; expected --key FILE (sam2-stream keys new)"
-    if outcome:
-        return f"the daemon is not the one that the key {keys.name} is for, or takes no keys there" if keys else ""
-    return "nobody answers there; expected a daemon that publishes there"
+    return f"the daemon is not the one that the key {keys.name} is for, or takes no keys there"

@@ -6,7 +6,18 @@ answers ZeroMQ's question at every handshake, `files` reads and writes files tha
 
 from stream.keys.files import KeysError
 from stream.keys.folder import KeyFolder, default_folder
-from stream.keys.guard import Guard
+from stream.keys.guard import PLAIN, Guard
 from stream.keys.ring import Client, ClientKeys, Domain, KeyRing, Role
 
-__all__ = ["Client", "ClientKeys", "Domain", "Guard", "KeyFolder", "KeyRing", "KeysError", "Role", "default_folder"]
+__all__ = [
+    "PLAIN",
+    "Client",
+    "ClientKeys",
+    "Domain",
+    "Guard",
+    "KeyFolder",
+    "KeyRing",
+    "KeysError",
+    "Role",
+    "default_folder",
+]
