@@ -9,6 +9,7 @@ once (`stream.recall`). Undo puts an object's memory back as it was before the c
 from __future__ import annotations
 
 import itertools
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,6 +25,8 @@ from stream.saved import SavedObjects
 from stream.state_file import LiveCamera, LiveObject
 from stream.tracker import Tracker
 from stream.turn import Snapshot
+
+log = logging.getLogger(__name__)
 
 UNWATCHED_NS = 5_000_000_000  # after so long nobody clicks on what they saw
 NOT_KEPT = "what was seen is not remembered: it is applied to the next picture"
@@ -110,7 +113,7 @@ class Orders:
         is_first = roster.epoch is None
         roster.begin(stamp.epoch)
         if is_first and self._saved is not None:
-            errors += self._restore(roster, self._saved)
+            self._restore(roster, self._saved)
         for prompt in roster.config.prompts:
             if prompt.object_id in roster.touched | roster.moved:
                 continue  # somebody changed that object, and it was saved
@@ -121,20 +124,18 @@ class Orders:
                 errors.append(error)
         return errors
 
-    def _restore(self, roster: Roster, saved: SavedObjects) -> list[PromptError]:
-        """Go on with the objects that were saved; what is wrong with those that do not fit."""
+    def _restore(self, roster: Roster, saved: SavedObjects) -> None:
+        """Go on with the objects that were saved."""
         camera = roster.config.name
         live = saved.take(camera, roster.config.memory_gap_s)
-        errors = []
         for item in () if live is None else live.objects:
             if not self._tracker.accepts(item.memory) or self._tracker.num_objects >= self._max_objects:
-                errors.append(PromptError(f"the saved object {item.object_id} does not fit the options of this daemon"))
+                log.warning("cam:%s: the saved object %d does not fit this daemon's options", camera, item.object_id)
                 continue
             self._tracker.restore(item.object_id, Snapshot(item.memory, None, None), camera=camera)
             roster.labels[item.object_id] = item.label
             roster.touched.add(item.object_id)
-        roster.moved = set() if live is None else set(live.moved)
-        return errors
+        roster.moved = set() if live is None else set(live.moved) & {item.object_id for item in roster.config.prompts}
 
     def live_cameras(self) -> list[LiveCamera]:
         """What is to be saved: a copy of every object that was added or changed at run time."""

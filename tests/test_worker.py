@@ -18,6 +18,7 @@ from stream.feed import Feed, FixedRing
 from stream.frame import CameraCondition, CameraState, Delivery, Masks, Stamp
 from stream.prompt import PromptError
 from stream.ring import FrameRing
+from stream.saved import SavedObjects
 from stream.tracker import Tracker
 from stream.worker import GpuWorker, WorkerOptions
 
@@ -68,7 +69,15 @@ class Sink:
 class Bench:
     """A worker with rings that the test writes to."""
 
-    def __init__(self, num_cameras: int, num_objects: int, *, watched: bool = False, max_objects: int = 64) -> None:
+    def __init__(
+        self,
+        num_cameras: int,
+        num_objects: int,
+        *,
+        watched: bool = False,
+        max_objects: int = 64,
+        saved: SavedObjects | None = None,
+    ) -> None:
         self.engine = FakeEngine()
         self.doorbell = threading.Event()
         prompts = tuple(PromptConfig(i + 1, f"thing {i}", points=((5.0, 5.0, 1),)) for i in range(num_objects))
@@ -82,7 +91,7 @@ class Bench:
             self.feeds,
             publisher=self.sink,
             doorbell=self.doorbell,  # type: ignore[arg-type]
-            options=WorkerOptions(max_objects=max_objects, board=self.board),
+            options=WorkerOptions(max_objects, self.board, saved),
         )
 
     def feed(self, config: CameraConfig) -> Feed:
