@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import resource
+import random
 import socket
 import threading
 import time
@@ -22,6 +22,7 @@ from deliveries import FakeDelivery, publishing, wait_for
 
 from stream import client as client_module
 from stream import wire
+from stream.cli import main
 from stream.client import MasksMessage, StateMessage, Subscriber
 from stream.control_socket import ControlSocket
 from stream.controller import Controller
@@ -212,6 +213,18 @@ def test_with_keys_any_address_is_guarded(folder: KeyFolder, host: str) -> None:
             assert b"CURVE\x00" in read_all(connection, 64)
 
 
+def test_the_command_line_takes_a_key(folder: KeyFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    key = folder.path / "alice.key"
+    with daemon(folder) as (publisher, endpoint), publishing_masks(publisher):
+        assert main(["subscribe", endpoint, "--count", "2", "--key", str(key)]) == 0
+        assert f"{CAMERA}  online: frames arrive" in capsys.readouterr().out
+        assert main(["subscribe", endpoint, "--count", "2", "--timeout", "1"]) == 1
+        key.chmod(0o644)
+        assert main(["subscribe", endpoint, "--count", "2", "--key", str(key)]) == 1
+    told = capsys.readouterr().err.splitlines()
+    assert len(told) == 2 and "expected --key FILE" in told[0] and told[1].endswith(f"chmod 600 {key}")
+
+
 # --- revocation ------------------------------------------------------------------------------------------------------
 
 
@@ -354,16 +367,27 @@ def read_all(connection: socket.socket, limit: int = 1 << 16) -> bytes:
     return received
 
 
-def test_two_hundred_idle_clients_starve_nobody(folder: KeyFolder) -> None:
-    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 1024
-    with daemon(folder) as (publisher, endpoint), contextlib.ExitStack() as stack, publishing_masks(publisher):
-        for index in range(200):
-            connection = stack.enter_context(raw(endpoint))
-            if index % 2:  # half of them begin to speak
-                connection.sendall(b"\xff" + bytes(8) + b"\x7f\x03")
-        reader = stack.enter_context(reading(endpoint, keys_of(folder, "alice")))
-        wait_for(lambda: len(reader.serials) > 50)
-        assert reader.serials == list(range(reader.serials[0], reader.serials[-1] + 1))
+def num_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_two_hundred_strangers_starve_nobody_and_leave_nothing_behind(folder: KeyFolder) -> None:
+    """They say nothing, half a greeting, noise, or a greeting and then noise, and stay as long as they are let."""
+    noise = random.Random(7)
+    sayings = (b"", greeting("CURVE")[:12], noise.randbytes(2000), greeting("CURVE") + noise.randbytes(5000))
+    with daemon(folder) as (publisher, endpoint), publishing_masks(publisher):
+        with reading(endpoint, keys_of(folder, "bob")) as early:
+            wait_for(lambda: early.serials)
+        before = num_files()
+        with contextlib.ExitStack() as stack:
+            for index in range(200):
+                connection = stack.enter_context(raw(endpoint))
+                with contextlib.suppress(ConnectionError):
+                    connection.sendall(sayings[index % len(sayings)])
+            with reading(endpoint, keys_of(folder, "alice")) as reader:
+                wait_for(lambda: len(reader.serials) > 50)
+            assert reader.serials == list(range(reader.serials[0], reader.serials[-1] + 1))
+        wait_for(lambda: num_files() <= before, 20)
 
 
 def test_a_hundred_wrong_keys_that_come_again_and_again_do_not_hurt_the_right_one(
