@@ -167,9 +167,31 @@ def test_the_servers_key_may_come_from_systemd(
     (credentials / "server.key").chmod(0o440)  # the group's bits are the mask of an access list there
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(credentials))
     assert KeyRing.open(folder.path) == expected
+    (folder.path / "server.key").write_bytes((credentials / "server.key").read_bytes())
+    (folder.path / "server.key").chmod(0o600)
+    (credentials / "server.key").write_text("none")  # as the unit says it where root has none
+    assert KeyRing.open(folder.path) == expected
+    (folder.path / "server.key").rename(credentials / "server.key")
     (credentials / "server.key").chmod(0o444)
     with pytest.raises(KeysError, match="expected 0400"):
         KeyRing.open(folder.path)
+
+
+def test_a_folder_that_cannot_be_entered_is_told(folder: KeyFolder) -> None:
+    for path in (folder.path / "server.key", folder.path / ("x" * 300)):
+        with pytest.raises(
+            KeysError, match=r"(Not a directory|File name too long); expected a folder that this user may"
+        ):
+            KeyRing.open(path)
+
+
+def test_a_strict_umask_keeps_nobody_from_the_allow_list(tmp_path: Path) -> None:
+    """Root's may be 077, and the service runs as another user."""
+    before = os.umask(0o077)
+    KeyFolder(tmp_path / "keys").new("alice", "view")
+    os.umask(before)
+    assert mode(tmp_path / "keys") == 0o755 and mode(tmp_path / "keys" / "clients.toml") == 0o644
+    assert mode(tmp_path / "keys" / "server.key") == 0o600
 
 
 # --- changes ---------------------------------------------------------------------------------------------------------

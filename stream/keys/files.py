@@ -23,6 +23,20 @@ class KeysError(ValueError):
     """Keys that are missing, unsafe or wrong; the text says what was expected and the command that mends it."""
 
 
+def is_there(path: Path) -> bool:
+    """KeysError where it cannot be told, such as in a folder that this user may not enter."""
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        folder = shlex.quote(str(path.parent))
+        raise KeysError(
+            f"{path}: {error.strerror}; expected a folder that this user may enter: ls -ld {folder}"
+        ) from error
+    return True
+
+
 def read_toml(path: Path, kind: Kind) -> dict[str, Any]:
     """The file's content. KeysError unless it is a regular file of this user or root, and its mode is safe:
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import zmq
 
-from stream.keys.files import KeysError, read_toml, to_toml, write_file
+from stream.keys.files import KeysError, is_there, read_toml, to_toml, write_file
 from stream.keys.ring import CLIENTS, NAME, SERVER, Client, Role, read_clients
 
 
@@ -40,7 +40,7 @@ class KeyFolder:
             if any(client.name == name for client in clients.values()):
                 raise KeysError(f"{name} has a key; expected a new name, or first: {self._command('revoke', name)}")
             file = self.path / f"{name}.key"
-            if file.exists():
+            if is_there(file):
                 raise KeysError(f"{file} exists, but {name} is not allowed in; expected no such file: rm {file}")
             public, secret = _new_pair()
             fields = {"name": name, "role": role, "public": public, "secret": secret, "server": self._server()}
@@ -71,7 +71,7 @@ class KeyFolder:
     def _server(self) -> str:
         """The daemon's public key; makes the pair on first use."""
         path = self.path / SERVER
-        if not path.exists():
+        if not is_there(path):
             public, secret = _new_pair()
             text = to_toml(
                 "sam2-stream: the daemon's own key. Keep it secret: mode 0600.", {"public": public, "secret": secret}
@@ -90,8 +90,10 @@ class KeyFolder:
 
     @contextmanager
     def _locked(self, *, make: bool = False) -> Iterator[None]:
-        if make:
-            self.path.mkdir(mode=0o755, parents=True, exist_ok=True)
+        if make and not is_there(self.path):
+            with suppress(FileExistsError):  # of another command at the same time
+                self.path.mkdir(parents=True)
+            self.path.chmod(0o755)  # whatever the umask: a service under its own user reads the allow-list
         try:
             fileno = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:

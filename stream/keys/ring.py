@@ -22,7 +22,7 @@ from typing import Any, Literal, Self, get_args
 
 import zmq
 
-from stream.keys.files import KeysError, Kind, read_toml
+from stream.keys.files import KeysError, Kind, is_there, read_toml
 
 Role = Literal["view", "control"]
 Domain = Literal["view", "control"]
@@ -86,7 +86,7 @@ class KeyRing:
         """Raises KeysError: no keys, unsafe files, or nobody on the allow-list."""
         folder = Path(folder)
         path = server_path(folder)
-        if not path.exists():
+        if not is_there(path):
             raise KeysError(f"no keys in {folder} ({SERVER} is missing); expected some: {make(folder)}")
         public, secret = _pair(read_toml(path, kind_of(path)), f"a file that `sam2-stream keys new` wrote ({path})")
         ring = cls(folder=folder, public=public, secret=secret)
@@ -123,7 +123,7 @@ def kind_of(path: Path) -> Kind:
 def read_clients(folder: Path) -> dict[str, Client]:
     """By public key; empty when there is no file. Raises KeysError."""
     path = folder / CLIENTS
-    if not path.exists():
+    if not is_there(path):
         return {}
     clients: dict[str, Client] = {}
     for name, content in read_toml(path, "public").items():
