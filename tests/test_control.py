@@ -339,6 +339,27 @@ def test_a_bucket_fills_at_its_rate_and_never_beyond_its_size() -> None:
     assert [table.admit(b"a", 10_000 * second) for _ in range(101)] == [True] * 100 + [False]
 
 
+def test_all_clients_together_are_read_at_one_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(admission, "MAX_A_WINDOW", 1)  # a hundred messages a second
+    with controlling() as rig, raw_client(rig.endpoint) as one, raw_client(rig.endpoint) as two:
+        started = time.monotonic()
+        for _ in range(30):
+            one.send(PING)
+            two.send(PING)
+        assert all(reply.ok for reply in replies_of(one, 30) + replies_of(two, 30))
+        assert time.monotonic() - started > 0.5
+
+
+def test_a_window_is_full_after_so_many_messages_or_bytes_and_then_opens_again() -> None:
+    pace = admission.Pace()
+    for now_ns, num_messages, num_bytes in ((0, 64, 10), (admission.WINDOW_NS, 5, 1 << 20)):
+        for _ in range(num_messages):
+            assert pace.wait_ns(now_ns) == 0 or num_bytes == 1 << 20
+            pace.note(num_bytes)
+        assert pace.wait_ns(now_ns + 1) == admission.WINDOW_NS - 1
+    assert pace.wait_ns(2 * admission.WINDOW_NS) == 0
+
+
 def test_an_outbox_that_nobody_empties_loses_and_counts_but_never_grows_or_waits() -> None:
     box = outbox.Outbox()
     fileno = box.open()
