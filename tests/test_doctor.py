@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from rtsp import APT_PACKAGES, RtspServer
-from unit_rig import UNIT
+from unit_rig import CONFIG, PROGRAM, UNIT
 
 from stream.capture.probe import probe
 from stream.cli import main
@@ -198,8 +198,10 @@ def test_a_webcam_that_is_configured_and_missing_is_broken() -> None:
 
 
 def test_the_command_that_looks_from_inside_takes_the_sandbox_and_leaves_the_service_alone() -> None:
-    words = shlex.split(command_inside(UNIT.read_text(encoding="utf-8"), ["sam2-stream", "doctor", "a b.toml"]))
-    assert words[:2] == ["sudo", "systemd-run"] and words[-4:] == ["--", "sam2-stream", "doctor", "a b.toml"]
+    unit = UNIT.read_text(encoding="utf-8")
+    words = shlex.split(command_inside(unit, "/a b.toml"))
+    assert words[:2] == ["sudo", "systemd-run"] and words[-4:] == ["--", PROGRAM, "doctor", "/a b.toml"]
+    assert command_inside(unit, "").endswith(f" {PROGRAM} doctor {CONFIG}")
     taken = [word.removeprefix("--property=") for word in words if word.startswith("--property=")]
     assert {"User=sam2-stream", "DevicePolicy=closed", "DeviceAllow=char-nvidia* rw", "ProtectSystem=strict"} <= set(
         taken

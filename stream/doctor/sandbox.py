@@ -10,8 +10,7 @@ import errno
 import glob
 import os
 import shlex
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stream.config import Config
@@ -39,7 +38,7 @@ def sandbox(config: Config, file: str) -> Iterator[Finding]:
     if unit is None:
         yield ok("sandbox", f"{UNIT} is not installed; this is what your user sees")
         return
-    command = command_inside(unit.read_text(encoding="utf-8"), [sys.argv[0], "doctor", *([file] if file else [])])
+    command = command_inside(unit.read_text(encoding="utf-8"), file)
     yield note("sandbox", f"{unit} may see other devices, files and secrets than you; look as it does", command)
 
 
@@ -90,14 +89,20 @@ def _fixes(path: str, error: int) -> tuple[str, ...]:
     return ("ls -l /dev/video* /dev/nvidia*",)
 
 
-def command_inside(unit: str, command: Sequence[str]) -> str:
-    """A command line that runs `command` in the sandbox of the service with this unit file."""
+def command_inside(unit: str, file: str) -> str:
+    """A command line that runs `doctor` in the sandbox of the service with this unit file, by its own program.
+
+    On the configuration `file`, or the service's own where that is "".
+    """
     words = ["sudo", "systemd-run", "--pipe", "--wait", "--collect", "--quiet"]
-    section = ""
+    section, program = "", ["sam2-stream", ""]
     for line in unit.splitlines():
-        if line.startswith("["):
-            section = line.strip()
-        key, is_setting, _ = line.partition("=")
-        if is_setting and section == "[Service]" and not line.startswith("#") and not key.startswith(NOT_TAKEN):
+        section = line.strip() if line.startswith("[") else section
+        key, is_setting, value = line.partition("=")
+        if not is_setting or section != "[Service]" or line.startswith("#"):
+            continue
+        if key == "ExecStart":
+            program = shlex.split(value)
+        if not key.startswith(NOT_TAKEN):
             words.append(f"--property={line}")
-    return shlex.join([*words, "--", *command])
+    return shlex.join([*words, "--", program[0], "doctor", os.path.abspath(file) if file else program[-1]])
