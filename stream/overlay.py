@@ -133,7 +133,7 @@ def contact_sheet(pictures: Sequence[Picture], *, num_columns: int = 4, width: i
 
 
 def _scale(height: int) -> float:
-    return float(np.clip(height / 900.0, 0.36, 1.6))
+    return float(np.clip(height / 1100.0, 0.36, 1.6))
 
 
 def _writable(text: str) -> str:

@@ -67,10 +67,11 @@ def controlling(
     cameras: tuple[str, ...] = ("cam1", "cam2"),
     schemes: tuple[str, ...] = ("rtsp", "rtsps", "https"),
     keys: KeyRing | None = None,
+    run: int = RUN,
 ) -> Iterator[Rig]:
     """A control thread that runs, and afterwards has ended without an error."""
     obeying = Obeying()
-    status = Status(run=RUN, cameras=tuple(CameraStatus(name=name, source="testsrc://") for name in cameras))
+    status = Status(run=run, cameras=tuple(CameraStatus(name=name, source="testsrc://") for name in cameras))
     rooms = Rooms(obeying.objects, obeying.cameras, lambda: status, lambda: cameras, schemes)  # type: ignore[arg-type]
     control = ControlThread(bind or ("tcp://127.0.0.1:*",), rooms, keys=keys)
     control.start()

@@ -1,97 +1,264 @@
-"""The window, on a virtual display: it shows the overlay, and ends with q, with Esc, when it is closed, and at INT."""
+"""The window on a virtual screen, with a real mouse and keyboard: a person adds, corrects, names and removes objects,
+looks around, and closes it. The daemon is a publisher and a control socket that do with discs what a daemon does.
+"""
 
 from __future__ import annotations
 
-import os
+import contextlib
 import re
 import signal
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import cv2
+import msgspec
 import numpy as np
 import pytest
-from deliveries import publishing
-from test_view import feeding
+from control_rig import Rig, controlling
+from deliveries import FakeDelivery, ellipse_hw, masks_of, publishing
+from view_rig import APT_PACKAGES, HEIGHT, WIDTH, Hand, Screen, until, viewing, virtual_screen
 
+from stream import wire
+from stream.command import Add, Refine, Remove, Rename, Reply, Request, Undo
+from stream.inbox import Command
 from stream.overlay import colour_of
+from stream.publish import Publisher
 
-# in `make test-all` only: on a virtual display Qt now and then never reads its events, with or without a fault of ours
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def display(needs_apt: Callable[..., None]) -> Iterator[dict[str, str]]:
-    """The environment of a virtual screen of 800 x 600, with a window manager: without, Qt at times never paints."""
-    needs_apt("xvfb", "openbox", "xdotool", "x11-apps")
-    reader, writer = os.pipe()
-    command = ["Xvfb", "-displayfd", str(writer), "-screen", "0", "800x600x24", "-nolisten", "tcp"]
-    with subprocess.Popen(command, pass_fds=[writer], stderr=subprocess.DEVNULL) as server:
-        os.close(writer)
-        try:
-            with os.fdopen(reader) as numbers:
-                number = numbers.readline().strip()
-            environment = {**os.environ, "DISPLAY": f":{number}", "QT_LOGGING_RULES": "*=false"}
-            with subprocess.Popen(["openbox"], env=environment, stderr=subprocess.DEVNULL) as manager:
-                yield environment
-                manager.terminate()
-        finally:
-            server.terminate()
+PICTURE = (70, 70, 70)
+RADIUS = 16
+Disc = tuple[int, int]
 
 
-def windows(display: dict[str, str]) -> list[str]:
-    command = ["xdotool", "search", "--onlyvisible", "--name", "sam2-stream"]
-    return subprocess.run(command, env=display, capture_output=True, text=True, check=False).stdout.split()
+class Discs:
+    """A daemon's camera thread and worker in one: every object is a disc around its prompt; undo knows one step."""
+
+    def __init__(self, publisher: Publisher, rig: Rig | None, cameras: tuple[str, ...]) -> None:
+        self.publisher, self.rig, self.cameras = publisher, rig, cameras
+        self.objects: dict[str, dict[int, Disc]] = {name: {} for name in cameras}
+        self.labels: dict[int, str] = {}
+        self.requests: list[Request] = []
+        self.errors: list[str] = []
+        self._before: dict[int, Disc] = {}
+        self._shown: dict[str, list[str]] = {name: [] for name in cameras}
+        self._lock, self._stopping = threading.Lock(), threading.Event()
+        self._thread = threading.Thread(target=self._feed, name="feed")
+        if rig is not None:
+            rig.obeying.answer = self._obey
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        self._thread.join(10)
+
+    def of_type(self, kind: type) -> list:
+        return [item for item in self.requests if isinstance(item, kind)]
+
+    def _feed(self) -> None:
+        seq = 0
+        while not self._stopping.wait(0.03):
+            for name in self.cameras:
+                self.publisher.put_masks(self._delivery(name, seq))
+            seq += 1
+
+    def _delivery(self, name: str, seq: int) -> FakeDelivery:
+        with self._lock:
+            discs, labels, shown = dict(self.objects[name]), dict(self.labels), tuple(self._shown[name])
+            self._shown[name] = []
+        boxes = [(x - RADIUS, y - RADIUS, x + RADIUS + 1, y + RADIUS + 1) for x, y in discs.values()]
+        discs_nhw = [ellipse_hw(HEIGHT, WIDTH, box) for box in boxes]
+        masks = masks_of(np.stack(discs_nhw) if discs_nhw else np.zeros((0, HEIGHT, WIDTH), np.bool_), tuple(discs))
+        delivery = FakeDelivery(name, seq, masks=masks, picture_hwc=np.full((HEIGHT, WIDTH, 3), PICTURE, np.uint8))
+        delivery.labels, delivery.requests = labels, shown
+        return delivery
+
+    def _obey(self, command: Command[Request]) -> None:
+        request = command.request
+        with self._lock:
+            self.requests.append(request)
+            discs = self.objects[request.camera]  # type: ignore[attr-defined]
+            reply = self._change(request, discs)
+            if reply.ok:
+                self._shown[request.camera].append(request.id)  # type: ignore[attr-defined]
+        command.answer(reply)
+
+    def _change(self, request: Request, discs: dict[int, Disc]) -> Reply:
+        object_id = getattr(request, "object_id", None)
+        if self.errors:
+            return Reply(ok=False, code="refused", error=self.errors.pop())
+        if isinstance(request, Undo):
+            discs.clear()
+            discs.update(self._before)
+            return Reply()
+        self._before = dict(discs)
+        if isinstance(request, Add):
+            object_id = max([0, *discs]) + 1 if object_id is None else object_id
+            x, y = request.points[0][:2] if request.points else np.mean(np.reshape(request.box, (2, 2)), axis=0)
+            discs[object_id] = (round(x), round(y))
+        elif isinstance(request, Remove):
+            del discs[object_id]
+        elif isinstance(request, Rename):
+            self.labels[object_id] = request.label or ""
+        return Reply(object_id=object_id)
 
 
-def screenshot(display: dict[str, str]) -> np.ndarray:
-    """What is on the screen, BGR."""
-    dump = subprocess.run(["xwd", "-root", "-silent"], env=display, capture_output=True, check=False).stdout
-    if len(dump) < 100:
-        return np.zeros((1, 1, 3), np.uint8)  # xwd fails while a window comes or goes
-    header = np.frombuffer(dump[:100], ">u4")
-    start = int(header[0]) + int(header[19]) * 12  # behind the header and its colour map
-    rows = np.frombuffer(dump, np.uint8, int(header[5]) * int(header[12]), start)
-    return rows.reshape(int(header[5]), -1, 4)[:, : int(header[4]), :3]
+@contextlib.contextmanager
+def discs(*cameras: str, is_controlled: bool = True, bind: str = "tcp://127.0.0.1:*") -> Iterator[Discs]:
+    info = wire.Info(cameras=tuple(wire.CameraInfo(name=name) for name in cameras))
+    with contextlib.ExitStack() as stack:
+        publisher = stack.enter_context(publishing(bind, frames_fps=100.0, info=info))
+        rig = None
+        if is_controlled:
+            rig = stack.enter_context(controlling(cameras=cameras, run=publisher.run_id))
+            publisher.put_info(msgspec.structs.replace(info, control=rig.endpoint))
+        daemon = Discs(publisher, rig, cameras)
+        daemon.start()
+        stack.callback(daemon.stop)
+        yield daemon
 
 
-def shows_overlay(display: dict[str, str], timeout_s: float) -> bool:
-    """Whether the plate of object 1, in its colour, is on the screen in time."""
-    colour, deadline, tick = np.array(colour_of(1)), time.monotonic() + timeout_s, threading.Event()
-    while time.monotonic() < deadline:
-        if windows(display) and (np.abs(screenshot(display) - colour).sum(axis=2) < 12).sum() > 100:
-            return True
-        tick.wait(0.1)
-    return False
+@pytest.fixture(scope="module")
+def screen() -> Iterator[Screen]:
+    with virtual_screen() as found:
+        yield found
 
 
-def open_view(display: dict[str, str], endpoint: str) -> subprocess.Popen[str]:
-    """A view with a painted window; Qt 5 on a virtual screen now and then never reads its first events: then again."""
-    command = [sys.executable, "-m", "stream.cli", "view", endpoint]
-    for _ in range(4):
-        process = subprocess.Popen(command, env=display, stderr=subprocess.PIPE, text=True)
-        if shows_overlay(display, 20):
-            return process
-        process.kill()
-        process.communicate()
-    raise AssertionError("the overlay was not on the screen in any of four runs")
+@contextlib.contextmanager
+def opened(screen: Screen, endpoint: str, *options: str, cwd: Path | None = None) -> Iterator[tuple]:
+    """The view with its first picture on the screen, in the picture's own size."""
+    with viewing(screen, endpoint, *options, cwd=cwd) as process:
+        until(lambda: screen.window() or process.poll() is not None, "a window")
+        assert process.poll() is None, process.communicate()[1]
+        window = screen.window()
+        assert window is not None
+        until(lambda: screen.count(PICTURE, window) > 0.9 * WIDTH * HEIGHT, "the first picture")
+        yield process, Hand(screen, window)
+
+
+@pytest.fixture(autouse=True)
+def programs(needs_apt: Callable[..., None]) -> None:
+    needs_apt(*APT_PACKAGES)
+
+
+def seen_disc(screen: Screen, hand: Hand, object_id: int, *, is_there: bool = True) -> None:
+    """Wait until a disc in the object's colour is on the screen, or is gone."""
+    fill = tuple(round(0.58 * grey + 0.42 * part) for grey, part in zip(PICTURE, colour_of(object_id), strict=True))
+    state = "there" if is_there else "gone"
+    until(lambda: (screen.count(fill, hand.window) > 60) == is_there, f"object {object_id} {state}")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("how", ["q", "Escape", "alt+F4", "INT"])
-def test_the_window_shows_the_overlay_and_ends_when_told(display: dict[str, str], how: str) -> None:
-    with publishing(frames_fps=100.0) as publisher, feeding(publisher):
-        process = open_view(display, publisher.endpoints[0])
-        try:
-            (window,) = windows(display)
-            if how == "INT":
-                process.send_signal(signal.SIGINT)
-            else:
-                subprocess.run(["xdotool", "windowfocus", "--sync", window, "key", how], env=display, check=True)
-            _, err = process.communicate(timeout=20)
-        finally:
-            process.kill()
-            process.communicate()
-    assert process.returncode == 0, err
-    assert not re.search("Traceback|rror", err)
+def test_the_window_ends_when_told(screen: Screen, how: str) -> None:
+    with discs("a") as daemon, opened(screen, daemon.publisher.endpoints[0]) as (process, hand):
+        if how == "INT":
+            process.send_signal(signal.SIGINT)
+        else:
+            until(lambda: process.poll() is not None or hand.try_press(how), "a window that heard the key")
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 0, err
+        assert not re.search("Traceback|rror", err)
+
+
+def test_a_person_adds_corrects_names_removes_and_takes_back(screen: Screen) -> None:
+    with discs("a") as daemon, opened(screen, daemon.publisher.endpoints[0]) as (process, hand):
+        hand.click(40, 50)
+        seen_disc(screen, hand, 1)
+        (add,) = daemon.of_type(Add)
+        assert (add.points, add.seen.width, add.seen.height) == (((40, 50, 1),), WIDTH, HEIGHT)
+        hand.click(45, 60, button=3)
+        hand.click(35, 55)
+        until(lambda: len(daemon.of_type(Refine)) == 2, "two corrections")
+        assert [item.points for item in daemon.of_type(Refine)] == [((45, 60, 0),), ((35, 55, 1),)]
+        hand.press("n")
+        hand.drag((90, 20), (130, 60))
+        seen_disc(screen, hand, 2)
+        box = daemon.of_type(Add)[-1].box
+        assert box == (90, 20, 131, 61)
+        hand.press("r")
+        hand.type("cup")
+        hand.press("Return")
+        until(lambda: daemon.of_type(Rename), "a new name")
+        assert daemon.of_type(Rename)[0].label == "cup" and daemon.of_type(Rename)[0].object_id == 2
+        hand.press("Delete")
+        seen_disc(screen, hand, 2, is_there=False)
+        hand.press("z")
+        seen_disc(screen, hand, 2)
+        seen_disc(screen, hand, 1)
+        assert process.poll() is None
+
+
+def test_every_click_maps_to_its_pixel_whatever_size_the_window_has(screen: Screen) -> None:
+    with discs("a") as daemon, opened(screen, daemon.publisher.endpoints[0]) as (_, hand):
+        for num, (width, height) in enumerate([(160, 168), (480, 408), (1000, 408), (330, 700)]):
+            hand.resize(width, height)
+            until(lambda w=width, h=height: hand.size() == (w, h), "another size")
+            factor = min(width / WIDTH, (height - 48) / HEIGHT)
+            shown = (round(WIDTH * factor), round(HEIGHT * factor))
+            until(lambda s=shown: screen.count(PICTURE, hand.window) > 0.8 * s[0] * s[1], "the picture in that size")
+            left, top = (width - shown[0]) // 2, (height - 48 - shown[1]) // 2
+            x, y = 20 + 30 * num, 100 - 25 * num
+            hand.press("n")
+            hand.click(left + int((x + 0.5) * factor), top + int((y + 0.5) * factor))
+            until(lambda n=num: len(daemon.of_type(Add)) == n + 1, "another object")
+            assert daemon.of_type(Add)[-1].points == ((x, y, 1),)
+
+
+def test_cameras_are_switched_and_shown_together_and_saved(screen: Screen, tmp_path: Path) -> None:
+    with discs("a", "b") as daemon:
+        daemon.objects["b"][7] = (80, 60)
+        with opened(screen, daemon.publisher.endpoints[0], cwd=tmp_path) as (process, hand):
+            seen_disc(screen, hand, 7, is_there=False)
+            hand.press("2")
+            seen_disc(screen, hand, 7)
+            hand.press("s")
+            until(lambda: list(tmp_path.glob("b-0-*.png")), "a saved picture")
+            hand.press("Tab")
+            seen_disc(screen, hand, 7, is_there=False)
+            hand.press("g")
+            seen_disc(screen, hand, 7)
+            assert process.poll() is None
+        (path,) = tmp_path.iterdir()
+        until(lambda: cv2.imread(str(path)) is not None, "a whole file")
+        image_hwc = cv2.imread(str(path))
+        assert image_hwc.shape == (HEIGHT, WIDTH, 3)
+        assert np.abs(image_hwc[68, 80].astype(float) - [0.58 * 70 + 0.42 * part for part in colour_of(7)]).max() < 3
+
+
+def test_it_lives_through_a_restart_of_the_daemon(screen: Screen, tmp_path: Path) -> None:
+    endpoint = f"ipc://{tmp_path}/d.sock"
+    with contextlib.ExitStack() as stack:
+        with discs("a", bind=endpoint) as daemon:
+            process, hand = stack.enter_context(opened(screen, endpoint))
+            hand.click(40, 50)
+            seen_disc(screen, hand, 1)
+        until(lambda: screen.count(PICTURE, hand.window) < 100, "a dark picture: nothing comes any more")
+        with discs("a", bind=endpoint) as daemon:
+            until(lambda: screen.count(PICTURE, hand.window) > 0.9 * WIDTH * HEIGHT, "the new daemon's pictures")
+            hand.click(60, 70)
+            seen_disc(screen, hand, 1)
+            assert daemon.of_type(Add)[0].points == ((60, 70, 1),)
+            assert process.poll() is None
+
+
+def test_without_commands_it_only_shows(screen: Screen) -> None:
+    with (
+        discs("a", is_controlled=False) as daemon,
+        opened(screen, daemon.publisher.endpoints[0]) as (process, hand),
+    ):
+        before = screen.picture(hand.window)[-24:]
+        hand.click(40, 50)
+        until(lambda: (screen.picture(hand.window)[-24:] != before).any(), "an explanation")
+        hand.press("h")
+        until(lambda: screen.count(PICTURE, hand.window) < 0.5 * WIDTH * HEIGHT, "help")
+        assert process.poll() is None
+
+
+def test_a_window_and_a_video_show_the_same(screen: Screen, tmp_path: Path) -> None:
+    with discs("a") as daemon:
+        path = tmp_path / "a.mp4"
+        with viewing(screen, daemon.publisher.endpoints[0], "--save", str(path), "--frames", "30") as process:
+            _, err = process.communicate(timeout=60)
+        assert (process.returncode, err) == (0, "")
+    assert path.stat().st_size > 1000

@@ -146,7 +146,7 @@ def answer_text(known: Open, outcome: Outcome) -> str:
     """What became of it, in a line for the person who asked."""
     reply = outcome.reply
     if reply is None:
-        return f"no answer: {outcome.error}"
+        return outcome.error
     if not reply.ok:
         return f"{'refused' if reply.code in ('', 'refused') else reply.code}: {reply.error}"
     done = _done_text(known)

@@ -145,7 +145,7 @@ def _alone(image_hwc: Picture, card: Card) -> list[Place]:
 def _grid(image_hwc: Picture, cards: Sequence[Card]) -> list[Place]:
     """All cameras, each with its line on it."""
     places = []
-    num_columns = max(1, math.ceil(math.sqrt(len(cards))))
+    num_columns = _num_columns(image_hwc, cards)
     num_rows = max(1, math.ceil(len(cards) / num_columns))
     height, width = image_hwc.shape[0] // num_rows, image_hwc.shape[1] // num_columns
     for index, card in enumerate(cards):
@@ -158,6 +158,15 @@ def _grid(image_hwc: Picture, cards: Sequence[Card]) -> list[Place]:
         if place is not None:
             places.append(Place(place.masks, place.left + left, place.top + top, place.width, place.height))
     return places
+
+
+def _num_columns(image_hwc: Picture, cards: Sequence[Card]) -> int:
+    """That which leaves the pictures largest, taken for as wide as the first."""
+    known = next((card.masks for card in cards if card.masks is not None), None)
+    ratio = known.width / known.height if known is not None else 16 / 9
+    height, width = image_hwc.shape[:2]
+    counts = range(1, len(cards) + 1)
+    return max(counts, key=lambda num: min(width / num, height / math.ceil(len(cards) / num) * ratio), default=1)
 
 
 def _paint(part_hwc: Picture, card: Card) -> Place | None:
