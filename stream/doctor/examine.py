@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from stream.config import Config
 from stream.doctor.cameras import cameras
 from stream.doctor.finding import Finding
+from stream.doctor.limits import limits
 from stream.doctor.machine import machine
 from stream.doctor.sandbox import sandbox
 from stream.doctor.setup import setup
@@ -20,4 +21,5 @@ def examine(config: Config, *, file: str = "", limit_s: float = 8.0) -> Iterator
     yield from machine(config)
     yield from sandbox(config, file)
     yield from setup(config)
+    yield from limits(config)
     yield from cameras(config.cameras, limit_s=limit_s)
