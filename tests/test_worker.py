@@ -7,11 +7,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import cv2
 import numpy as np
 import pytest
 from fake_engine import FakeEngine
 
 from engines.spec import MAX_FRAMES, MAX_ROWS
+from engines.synthetic import ClipSpec, SyntheticClip
 from stream.conditions import ConditionBoard
 from stream.config import CameraConfig, PromptConfig
 from stream.feed import Feed, FixedRing
@@ -77,6 +79,7 @@ class Bench:
         watched: bool = False,
         max_objects: int = 64,
         saved: SavedObjects | None = None,
+        tracker: Tracker | None = None,
     ) -> None:
         self.engine = FakeEngine()
         self.doorbell = threading.Event()
@@ -85,7 +88,7 @@ class Bench:
         self.sink = Sink(watched=watched)
         self.board = ConditionBoard(self.sink)
         self.feeds = [self.feed(config) for config in configs]
-        self.tracker = Tracker(self.engine)
+        self.tracker = tracker or Tracker(self.engine)
         self.worker = GpuWorker(
             lambda: self.tracker,
             self.feeds,
@@ -108,10 +111,12 @@ class Bench:
         value: int = 0,
         size: tuple[int, int] = (48, 64),
         later_s: float = 0.0,
+        picture_hwc: np.ndarray | None = None,
     ) -> None:
         now = time.monotonic_ns()
+        picture_hwc = np.full((*size, 3), value, np.uint8) if picture_hwc is None else picture_hwc
         stamp = Stamp(f"cam{camera}", epoch, seq, "frame", None, time.time_ns(), now + int(later_s * 1e9), now)
-        assert self.feeds[camera].ring.write(np.full((*size, 3), value, np.uint8), stamp)
+        assert self.feeds[camera].ring.write(picture_hwc, stamp)
 
 
 @contextmanager
@@ -239,3 +244,30 @@ def test_a_fault_in_a_turn_is_kept_and_ends_the_thread(caplog: pytest.LogCapture
     rig.put(0, 0)
     rig.worker.join(10)
     assert isinstance(rig.worker.error, ZeroDivisionError) and rig.feeds[0].ring.num_leased == 0
+
+
+def test_an_object_is_followed_through_a_change_of_resolution_but_not_into_another_epoch() -> None:
+    """The real nano: the pictures become half as large, then grow; then the camera's memory is dropped."""
+    clip = SyntheticClip(ClipSpec(seed=3_000_000_326, num_frames=40, height=240, width=320, leave_probability=0.0))
+    rig = Bench(1, 0, tracker=Tracker.load("nano", device="cpu", dtype="fp32"))
+    x, y = clip.click(0)
+    rig.feeds[0].config = CameraConfig("cam0", "testsrc://", prompts=(PromptConfig(1, points=((x, y, 1),)),))
+    rig.worker.start()
+    ious = []
+    for index, scale in enumerate([1.0] * 8 + [0.5] * 8 + [2.0] * 8):
+        height, width = int(240 * scale), int(320 * scale)
+        rig.put(0, index, picture_hwc=cv2.resize(clip.frame(index), (width, height), interpolation=cv2.INTER_AREA))
+        rig.sink.wait(index + 1)
+        _, masks, _ = rig.sink.masks[-1]
+        assert (masks.height, masks.width, masks.object_ids) == (height, width, (1,))
+        found = masks.masks_nhw[0]
+        truth = cv2.resize(clip.masks(index)[0].astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) > 0
+        ious.append(float((found & truth).sum() / (found | truth).sum()))
+    assert rig.tracker._bank.age(1) == 24, "one life, in which it was prompted once"
+    assert min(ious) > 0.6 and np.mean(ious) > 0.8, ious
+    rig.put(0, 24, epoch=1, picture_hwc=np.zeros((240, 320, 3), np.uint8))
+    rig.sink.wait(25)
+    assert rig.tracker._bank.age(1) == 1 and rig.sink.masks[-1][1].object_ids == (1,), "prompted anew"
+    rig.worker.stop()
+    rig.worker.join(10)
+    assert rig.worker.error is None
