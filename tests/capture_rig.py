@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engines.synthetic import read_counter
 from stream.capture import BackOff, CaptureThread
@@ -23,6 +26,7 @@ class Seen:
     number: int | None
     size: tuple[int, int]
     taken_ns: int
+    looked: Any = None  # what the rig's `look` made of the picture
 
 
 @dataclass
@@ -50,6 +54,7 @@ class Rig:
         self.config = CameraConfig("cam", source, **settings)
         self.ring = FrameRing("cam")
         self.states = States()
+        self.look: Callable[[NDArray[np.uint8]], Any] = lambda image_hwc: None
         self.thread = CaptureThread(self.config, ring=self.ring, states=self.states, backoff=backoff)
 
     def read(self, num: int = 1_000_000, *, seconds: float = 20.0, pause_s: float = 0.0) -> list[Seen]:
@@ -65,20 +70,24 @@ class Rig:
             if lease is None:
                 continue
             image_hwc = lease.frame.image_hwc
+            looked = self.look(image_hwc)
             size = (lease.frame.width, lease.frame.height)
-            seen.append(Seen(lease.frame.stamp, read_counter(image_hwc), size, time.monotonic_ns()))
+            seen.append(Seen(lease.frame.stamp, read_counter(image_hwc), size, time.monotonic_ns(), looked))
             lease.release()
             time.sleep(pause_s)
         return seen
 
     def wait(self, condition: CameraCondition, *, seconds: float = 10.0) -> CameraState:
         """The newest state once it has that condition; pictures are thrown away meanwhile."""
+        self.until(lambda: bool(self.states.states) and self.states.last.condition is condition, seconds=seconds)
+        return self.states.last
+
+    def until(self, is_so: Callable[[], bool], *, seconds: float = 20.0) -> None:
+        """Throw pictures away until it is so."""
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if self.states.states and self.states.last.condition is condition:
-                return self.states.last
+        while not is_so():
+            assert time.monotonic() < deadline, f"not so within {seconds} s: {self.states.states}"
             self.read(1, seconds=0.05)
-        raise AssertionError(f"not {condition.value} within {seconds} s: {self.states.states}")
 
     def stop(self) -> float:
         """Stop and join; how many seconds that took."""

@@ -9,6 +9,7 @@ One thread per client sends the pictures at their rate, again and again; each kn
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import socket
@@ -18,10 +19,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 
 from tests.clips import numbered_picture
 
@@ -109,7 +111,7 @@ class ScriptedCamera:
 
     def drop_clients(self) -> None:
         for client in self._clients:
-            if client.fileno() >= 0:
+            with contextlib.suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
 
     def __enter__(self) -> Self:
@@ -122,8 +124,7 @@ class ScriptedCamera:
         self._closing.set()
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        for client in self._clients:
-            client.close()
+        self.drop_clients()
         for thread in self._threads:
             thread.join(10)
 
@@ -153,7 +154,7 @@ class ScriptedCamera:
         reader = client.makefile("rb")
         send: Callable[[int, bytes], None] | None = None
         while True:
-            head = b"".join(iter(reader.readline, b"\r\n")).decode()
+            head = _read_head(reader)
             if not head:
                 return None
             method = head.split()[0]
@@ -183,12 +184,14 @@ class ScriptedCamera:
         )
 
     def _send_pictures(self, send: Callable[[int, bytes], None]) -> None:
-        start_s, seq, position = time.monotonic(), 1000, 0
+        seq, position, first, programme = 1000, 0, 0, self.programme
+        start_s = due_s = time.monotonic()
         while not self._closing.is_set():
-            programme = self.programme
+            if self.programme is not programme:
+                programme, first = self.programme, position  # from its first picture on
             elapsed_s = time.monotonic() - start_s
             stamp = round((elapsed_s + self.jump_s) * 90_000) + 12345 & 0xFFFFFFFF
-            number = self.repeats if self.repeats is not None else position % len(programme.pictures)
+            number = self.repeats if self.repeats is not None else (position - first) % len(programme.pictures)
             if self.clock_s is not None and position % 10 == 3:
                 now = self.clock_s() + NTP_OFFSET_S
                 send(1, struct.pack("!BBHIIIIII", 0x80, 200, 6, 7, int(now), int(now % 1 * 2**32), stamp, 0, 0))
@@ -199,7 +202,18 @@ class ScriptedCamera:
                     send(0, struct.pack("!BBHII", 0x80, marker | 96, seq & 0xFFFF, stamp, 7) + payload)
                 seq += 1
             position += 1
-            self._closing.wait(max(0.0, start_s + position / programme.fps - time.monotonic()))
+            due_s = max(due_s + 1 / programme.fps, time.monotonic() - 0.5)
+            self._closing.wait(max(0.0, due_s - time.monotonic()))
+
+
+def _read_head(reader: BinaryIO) -> str:
+    """A request's lines; "" at the end of the connection."""
+    lines = b""
+    while line := reader.readline():
+        lines += line
+        if line == b"\r\n":
+            return lines.decode()
+    return ""
 
 
 def _over_tcp(client: socket.socket) -> Callable[[int, bytes], None]:
@@ -207,12 +221,18 @@ def _over_tcp(client: socket.socket) -> Callable[[int, bytes], None]:
 
 
 def _over_udp(port: int) -> Callable[[int, bytes], None]:
-    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-
     def send(channel: int, packet: bytes) -> None:
-        sender.sendto(packet, ("127.0.0.1", port + channel))
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.sendto(packet, ("127.0.0.1", port + channel))
 
     return send
+
+
+def decode(programme: Programme) -> list[NDArray[np.uint8]]:
+    """The pictures as a decoder gives them when nothing is lost."""
+    codec = av.CodecContext.create(programme.codec, "r")
+    frames = [frame for coded in programme.pictures for frame in codec.decode(av.Packet(coded.data))]
+    return [frame.to_ndarray(format="bgr24") for frame in (*frames, *codec.decode(None))]
 
 
 def sizes(programme: Programme) -> Sequence[int]:

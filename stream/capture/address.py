@@ -47,6 +47,13 @@ class Address:
     shown: str
     options: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def scheme(self) -> str:
+        """What stands before `://`, in small letters; "" = a file, a folder or a webcam."""
+        return {Kind.TESTSRC: "testsrc", Kind.PUSH: "push"}.get(self.kind) or (
+            self.target.partition("://")[0].lower() if self.kind is Kind.STREAM else ""
+        )
+
     def only(self, *keys: str) -> None:
         """Refuse options of other names."""
         for key in self.options:

@@ -23,9 +23,8 @@ from stream.capture.ffmpeg_log import Line, listening, tls_trouble
 from stream.capture.picture import SourceError, SourceRefused
 from stream.capture.watch import Watch
 
-OPEN_TIMEOUT_S = 5.0
-OPEN_LIMIT_S = 2 * OPEN_TIMEOUT_S  # opening has two steps, each with this timeout
-READ_TIMEOUT_S = 60.0  # where no watch ends the call before
+OPEN_LIMIT_S = 6.0  # of a stream, by its watch
+TIMEOUTS_S = (10.0, 60.0)  # of opening and reading, where no watch ends the call before
 FILE_OPTIONS = {"protocol_whitelist": "file"}  # a playlist on disk leads nowhere else
 _REFUSALS: tuple[tuple[type[Exception], str], ...] = (
     (av.error.HTTPUnauthorizedError, "the user name or password is wrong (401)"),
@@ -67,11 +66,10 @@ def open_video(
     options: Mapping[str, str] | None = None,
 ) -> Iterator[Opened]:  # fmt: skip
     """The container and its video stream; FFmpeg's errors within, also while reading, become `SourceError`."""
-    timeouts = (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
     with listening() as lines:
         try:
             with (
-                av.open(target, format=format_name, options=dict(options or {}), timeout=timeouts) as container,
+                av.open(target, format=format_name, options=dict(options or {}), timeout=TIMEOUTS_S) as container,
                 _decoded(_video_stream(container, shown)) as stream,
             ):
                 yield Opened(container, stream, lines)
@@ -93,9 +91,10 @@ def _decoded(stream: VideoStream) -> Iterator[VideoStream]:
 
 
 def _explain(error: av.error.FFmpegError, lines: list[Line], watch: Watch | None) -> SourceError:
+    if watch is not None and watch.is_late():
+        return SourceError(f"no answer within {watch.limit_s:.3g} s")
     if isinstance(error, av.error.ExitError):
-        limit_s = watch.limit_s if watch is not None and watch.is_late() else OPEN_TIMEOUT_S
-        return SourceError(f"no answer within {limit_s:.3g} s")
+        return SourceError("no answer in time")
     if trouble := tls_trouble(lines):
         return SourceRefused(trouble)
     is_refused = any(isinstance(error, kind) for kind, _ in _REFUSALS)

@@ -1,8 +1,9 @@
 """PictureDecoder: packets of one video stream become pictures that know when their packet arrived.
 
 Owns: a PyAV decoder and its colour conversion. Made and used in one camera's thread.
-Never: reads a packet itself, or holds a picture back: threads per slice and the low-delay flag, since FFmpeg's threads
-per frame would keep as many pictures as there are threads.
+Never: reads a packet itself, or holds a live picture back: FFmpeg's threads per frame would keep as many pictures as
+there are threads. Its threads per slice are of no use to most cameras, and what they say of damage could not be told
+from another camera's: so a live stream is decoded in its camera's thread alone, with the low-delay flag.
 
 The arrival rides through the decoder as the packet's `opaque`, which FFmpeg hands on to the picture that the packet
 became. So it survives reordering (B-frames) like a table by pts, needs no bound, and also works where pts are absent,
@@ -26,8 +27,6 @@ from numpy.typing import NDArray
 
 from stream.capture.picture import Arrival, Loss, Picture
 
-NUM_LIVE_THREADS = 2
-
 
 class PictureDecoder:
     """Written by the camera's thread."""
@@ -37,7 +36,7 @@ class PictureDecoder:
         self._codec = stream.codec_context
         self._codec.copy_opaque = True
         self._codec.thread_type = "SLICE" if low_delay else "AUTO"
-        self._codec.thread_count = NUM_LIVE_THREADS if low_delay else 0
+        self._codec.thread_count = 1 if low_delay else 0
         if low_delay:
             self._codec.flags |= Flags.low_delay
         self._reformatter = VideoReformatter()
@@ -71,7 +70,7 @@ class PictureDecoder:
         height, width = (frame.width, frame.height) if num_turns % 2 else (frame.height, frame.width)
         pts_ns = None if frame.pts is None else to_ns(frame.pts, self._stream.time_base)
         copy_into = partial(copy_frame, frame, self._reformatter, num_turns=num_turns)
-        return Picture(height, width, copy_into, arrival=arrival, pts_ns=pts_ns)
+        return Picture(height, width, copy_into, arrival=arrival, pts_ns=pts_ns, is_key=frame.key_frame)
 
 
 def to_ns(time: int, base: Fraction | None) -> int:

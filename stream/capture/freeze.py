@@ -1,13 +1,16 @@
 """FreezeWatch: notices that a camera sends the same picture again and again.
 
-Owns: a sample of the last picture, every 16th row of it, and since when it has been the same. Used by one camera's
-thread; 0.1 ms for 1920x1080.
+Owns: samples of the last picture and of the last key frame, every 16th row, and since when they are the same. Used by
+one camera's thread; 0.1 ms for 1920x1080.
 Never: drops a picture.
 
-A camera that hangs inside sends its last picture for ever, and a new connection often wakes it up: so the source is
-opened again, once. A scene in which nothing moves looks the same after a strong codec; there the new connection shows
-the same picture, which is delivered as before. The camera stays `frozen` until the picture changes, and is not opened
-again for this reason for ten minutes.
+The same means: to the last bit, for `freeze_s`. But a camera that hangs often hangs before its encoder, which makes
+something slightly different of the same picture from one key frame to the next; so it is also enough that all key
+frames, three at least, are alike within a few grey levels. The noise of a lens that sees the world is more.
+
+A new connection often wakes a hung camera up: so the source is opened again, once. A scene in which nothing moves looks
+the same after a strong codec; there the new connection shows the same picture, which is delivered as before. The camera
+stays `frozen` until the picture changes, and is not opened again for this reason for ten minutes.
 """
 
 from __future__ import annotations
@@ -17,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 ROW_STEP = 16
-MAX_RECODED = 12  # grey levels by which two encodings of one picture may differ
+ALIKE, STILL_ALIKE, MOVED = 6, 16, 48  # grey levels: of key frames to be frozen, and to stay so; of others to be not
+NUM_KEYS = 2  # comparisons
 REOPEN_NS = 600 * 10**9
 
 
@@ -25,23 +29,44 @@ class FreezeWatch:
     """Written by the camera's thread. `is_frozen`: pictures come, all of them the same for `freeze_s`."""
 
     def __init__(self, freeze_s: float) -> None:
-        self.freeze_s = freeze_s
         self.is_frozen = False
+        self._freeze_ns = round(freeze_s * 1e9)
         self._size = (0, 0)
-        self._sample = b""
-        self._since_ns = 0
+        self._last = self._last_key = b""
+        self._same_since_ns = self._alike_since_ns = 0
+        self._num_alike = 0
         self._reopened_ns: int | None = None
 
-    def must_reopen(self, image_hwc: NDArray[np.uint8], now_ns: int) -> bool:
+    def must_reopen(self, image_hwc: NDArray[np.uint8], now_ns: int, *, is_key: bool) -> bool:
         """Look at a picture; True once, when the source is to be opened again."""
-        if not self.freeze_s:
+        if not self._freeze_ns:
             return False
-        rows_hwc = image_hwc[ROW_STEP // 2 :: ROW_STEP]
-        sample, size = rows_hwc.tobytes(), image_hwc.shape[:2]
-        if size != self._size or not self._is_same(sample):
-            self._size, self._sample, self._since_ns, self.is_frozen = size, sample, now_ns, False
-            return False
-        if self.is_frozen or now_ns - self._since_ns < self.freeze_s * 1e9:
+        sample, size = image_hwc[ROW_STEP // 2 :: ROW_STEP].tobytes(), image_hwc.shape[:2]
+        if size != self._size:
+            self._size, self._last, self._last_key, self.is_frozen = size, b"", b"", False
+        if is_key:
+            self._look_at_key(sample, now_ns)
+        if sample != self._last:
+            self._same_since_ns = now_ns
+            if self.is_frozen and not is_key and difference(sample, self._last) > MOVED:
+                self._wake(now_ns)
+        self._last = sample
+        return self._judge(now_ns)
+
+    def _look_at_key(self, sample: bytes, now_ns: int) -> None:
+        if difference(sample, self._last_key) <= (STILL_ALIKE if self.is_frozen else ALIKE):
+            self._num_alike += 1
+        else:
+            self._wake(now_ns)
+        self._last_key = sample
+
+    def _wake(self, now_ns: int) -> None:
+        self.is_frozen, self._num_alike, self._alike_since_ns = False, 0, now_ns
+
+    def _judge(self, now_ns: int) -> bool:
+        is_same = now_ns - self._same_since_ns >= self._freeze_ns
+        is_alike = self._num_alike >= NUM_KEYS and now_ns - self._alike_since_ns >= self._freeze_ns
+        if self.is_frozen or not (is_same or is_alike):
             return False
         self.is_frozen = True
         if self._reopened_ns is not None and now_ns - self._reopened_ns < REOPEN_NS:
@@ -49,9 +74,11 @@ class FreezeWatch:
         self._reopened_ns = now_ns
         return True
 
-    def _is_same(self, sample: bytes) -> bool:
-        """To the last bit; once frozen, as far as another encoding of the same picture may tell."""
-        if sample == self._sample or not self.is_frozen:
-            return sample == self._sample
-        found, before = (np.frombuffer(data, np.uint8) for data in (sample, self._sample))
-        return bool(cv2.norm(found, before, cv2.NORM_INF) <= MAX_RECODED)
+
+def difference(sample: bytes, before: bytes) -> float:
+    """The largest difference of two samples in grey levels; 255 where they cannot be compared."""
+    if sample == before:
+        return 0.0
+    if len(sample) != len(before):
+        return 255.0
+    return float(cv2.norm(np.frombuffer(sample, np.uint8), np.frombuffer(before, np.uint8), cv2.NORM_INF))

@@ -62,6 +62,7 @@ class Picture:
     arrival: Arrival = field(default_factory=Arrival.now)
     pts_ns: int | None = None
     frame_id: str = ""  # "" = the camera's own
+    is_key: bool = True  # whether it was encoded without reference to others
 
     @classmethod
     def of_array(

@@ -31,7 +31,7 @@ from stream.capture.address import Address
 from stream.capture.container import OPEN_LIMIT_S, Opened, codec_name, open_video
 from stream.capture.decoder import PictureDecoder, to_ns
 from stream.capture.ffmpeg_log import take_damage
-from stream.capture.gate import Gate
+from stream.capture.gate import KEY_LIMIT_S, Gate
 from stream.capture.interrupt import interruptible
 from stream.capture.pacer import Pacer
 from stream.capture.patience import Patience
@@ -48,6 +48,7 @@ _TCP_QUEUE = "2"
 _PARSED = ("h264", "hevc")
 RESOLVE_LIMIT_S = 20.0
 HLS_STALL_S = 20.0
+DAMAGED_NS = round(KEY_LIMIT_S * 1e9)
 
 
 class NetworkStream:
@@ -102,7 +103,8 @@ class _Reading:
         self._watch = watch
         self._patience = source._patience
         self._decoder = PictureDecoder(stream, low_delay=True)
-        self._gate = Gate(time.monotonic_ns())
+        self._alive_ns = self._good_ns = time.monotonic_ns()
+        self._gate = Gate(self._alive_ns)
         self._clock = SenderClock(source._address.shown) if config.clock == "sender" else None
         is_file = opened.container.format.name == "hls" or opened.container.duration is not None
         self._pacer = Pacer(watch) if is_file and not source._is_rtsp and config.pace == "live" else None
@@ -117,11 +119,11 @@ class _Reading:
             if self._watch.is_set() or (self._pacer and not self._wait(packet, self._pacer)):
                 return
             if packet.size:
+                self._patience.note(now.ns)
                 arrival = now if begun is None else begun
                 yield from self._decode(packet, Arrival.now() if self._pacer else arrival)
-                self._patience.note(now.ns)
             begun = now if self._comes_late else None
-            self._watch.expect(self._patience.deadline_s)
+            self._watch.expect(self._patience.deadline_s, self._alive_ns)
         yield from self._decoder.flush()
 
     def _wait(self, packet: Packet[VideoStream], pacer: Pacer) -> bool:
@@ -134,6 +136,7 @@ class _Reading:
         now_ns = time.monotonic_ns()
         reason = self._gate.loss_of(is_key=packet.is_keyframe, is_damaged=is_damaged, now_ns=now_ns)
         if reason:
+            self._alive_ns = max(self._alive_ns, min(now_ns, self._good_ns + DAMAGED_NS))
             yield Loss(reason)
             return
         if self._clock is not None:
@@ -142,4 +145,6 @@ class _Reading:
         if take_damage(self._opened.lines) or Loss("corrupt") in items:
             self._gate.shut(now_ns)
             items = [Loss("corrupt") if isinstance(item, Picture) else item for item in items]
+        if any(isinstance(item, Picture) for item in items):
+            self._alive_ns = self._good_ns = now_ns
         yield from items

@@ -169,7 +169,7 @@ class CaptureThread:
         if slot_hwc is None:
             return
         picture.copy_into(slot_hwc)
-        must_reopen = self._freeze.must_reopen(slot_hwc, now_ns)
+        must_reopen = self._freeze.must_reopen(slot_hwc, now_ns, is_key=picture.is_key)
         self._ring.commit(self._stamp(picture, epoch, seq))
         if self._freeze.is_frozen:
             self._report(CameraCondition.FROZEN, self._frozen_reason)

@@ -29,9 +29,9 @@ class Watch(threading.Event):
         self.is_abandoned = False
         self._heard = (time.monotonic_ns(), DEFAULT_LIMIT_S)
 
-    def expect(self, limit_s: float = DEFAULT_LIMIT_S) -> None:
-        """The thread is here now, and will be heard again within `limit_s` unless something hangs."""
-        self._heard = time.monotonic_ns(), limit_s
+    def expect(self, limit_s: float = DEFAULT_LIMIT_S, since_ns: int | None = None) -> None:
+        """The thread is here, and unless something hangs will be heard again within `limit_s` from now or then."""
+        self._heard = time.monotonic_ns() if since_ns is None else since_ns, limit_s
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait to be told to stop; that is no silence."""
