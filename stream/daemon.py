@@ -30,7 +30,7 @@ from types import FrameType
 from engines.weights import WeightsError
 from stream.capture import CameraStuck, SourceError
 from stream.config import Config, ConfigError, load_config
-from stream.device import DeviceLost, GpuMissing, OptionError, check_gpu
+from stream.device import DeviceLost, GpuMissing, OptionError, check_gpu, is_device_lost
 from stream.frame import CameraCondition
 from stream.house import Duty, House
 from stream.keys import KeysError
@@ -210,6 +210,8 @@ class Daemon:
 
 def _say(error: Exception) -> int:
     """One line for the person who started the daemon, and the exit code; the traceback of what nobody foresaw."""
+    if is_device_lost(error):  # the pub thread, which waits for the device, may be the first to hear of it
+        error = DeviceLost(str(error).partition("\n")[0])
     for kind, code in CODES:
         if isinstance(error, kind):
             print(f"sam2-stream: {error}", file=sys.stderr)

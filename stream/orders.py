@@ -76,7 +76,10 @@ class Orders:
         if roster.epoch != stamp.epoch:
             errors = self._begin(stamp, roster)
         roster.utc_ns, roster.size = stamp.arrival_utc_ns, (frame.height, frame.width)
-        return errors + self._tracker.drop_misfits(stamp.camera, frame.height, frame.width)
+        errors += self._tracker.drop_misfits(stamp.camera, frame.height, frame.width)
+        if errors:
+            roster.keep(self._tracker.object_ids(stamp.camera))
+        return errors
 
     def mark(self, stamp: Stamp, *, is_watched: bool) -> tuple[int, int] | None:
         """What the picture is remembered as, if somebody sees it."""
@@ -237,7 +240,7 @@ class Orders:
         if new != old:
             self._tracker.rename(old, new, camera=request.camera)
             undoing = Undoing(undoing.what, old, {}, undoing.labels, undoing.touched, undoing.moved, (new, old))
-            roster.moved.add(old)
+            roster.moved |= {old} & {prompt.object_id for prompt in roster.config.prompts}
         roster.labels[new] = roster.labels.pop(old, "") if request.label is None else request.label
         if new != old:
             roster.labels.pop(old, None)

@@ -9,7 +9,7 @@ command is forgotten first.
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from stream.command import Seen
@@ -60,6 +60,11 @@ class Roster:
         self.labels, self.touched, self.moved = {}, set(), set()
         self.undo.clear()
         self.requests.clear()
+
+    def keep(self, object_ids: Collection[int]) -> None:
+        """Forget the labels of objects that are gone."""
+        self.labels = {object_id: label for object_id, label in self.labels.items() if object_id in object_ids}
+        self.touched &= set(object_ids)
 
     def remember(self, undoing: Undoing) -> None:
         self.undo.append(undoing)

@@ -136,7 +136,7 @@ class GpuWorker:
             if saved is not None:
                 saved.put(orders.live_cameras())
         except Exception as error:
-            self.error = DeviceLost(str(error)) if is_device_lost(error) else error
+            self.error = DeviceLost(_first_line(error)) if is_device_lost(error) else error
             log.debug("gpu: the worker ends", exc_info=True)
         finally:
             self.ready.set()

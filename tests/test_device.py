@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from stream import daemon
 from stream.device import GpuMissing, OptionError, check_gpu, is_device_lost, resolve_device, resolve_dtype
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -96,3 +97,12 @@ def test_only_sticky_cuda_errors_mean_that_the_device_is_lost(text: str) -> None
     assert not is_device_lost(torch.OutOfMemoryError(text)), "an exhausted memory can be freed"
     accelerator_error = getattr(torch, "AcceleratorError", RuntimeError)
     assert is_device_lost(accelerator_error(text)) == DEVICE_IS_LOST[text]
+
+
+def test_whichever_thread_hears_of_a_lost_device_the_daemon_says_so_in_one_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for kind in (RuntimeError, getattr(torch, "AcceleratorError", RuntimeError)):
+        error = kind("CUDA error: device-side assert triggered\nSearch for it.\nAdvice.")
+        assert daemon._say(error) == daemon.EXIT_GPU_LOST == 70
+        assert capsys.readouterr().err == "sam2-stream: CUDA error: device-side assert triggered\n"
