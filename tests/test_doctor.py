@@ -21,7 +21,7 @@ from stream.cli import main
 from stream.config import CameraConfig, Config
 from stream.doctor import Finding, Verdict
 from stream.doctor.cameras import cameras
-from stream.doctor.machine import clock, gpu, machine, shared_memory
+from stream.doctor.machine import gpu, machine, shared_memory
 from stream.doctor.sandbox import command_inside, nodes
 from stream.doctor.setup import door, http, keys, state, weights
 from stream.keys import KeyFolder
@@ -106,7 +106,6 @@ def test_the_machine_is_told_thing_by_thing() -> None:
     assert found.keys() == {"python", "torch", "driver", "gpu", "tensorrt", "decoder", "clock", "shared memory"}
     assert not any(finding.verdict is Verdict.BROKEN for finding in found.values()), "nothing is needed of a GPU"
     assert torch.__version__ in found["torch"].text and "h264" in found["decoder"].text
-    assert clock().verdict in (Verdict.OK, Verdict.NOTE)
 
 
 def test_a_gpu_that_is_wanted_and_missing_is_broken() -> None:
@@ -224,5 +223,5 @@ def test_the_command_ends_with_one_where_something_is_broken(
     bad.write_text(good.read_text(encoding="utf-8") + "oops = 1\n", encoding="utf-8")
     assert main(["doctor", str(bad)]) == 1
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].startswith("broken configuration") and "oops" in lines[0]
+    assert lines[0].split()[:2] == ["broken", "configuration"] and "oops" in lines[0]
     assert any(line.startswith("ok     decoder") for line in lines), "it goes on with the machine"

@@ -14,6 +14,7 @@ class Verdict(enum.StrEnum):
 
     OK = "ok"
     NOTE = "note"  # works, but somebody should know
+    UNKNOWN = "unknown"  # cannot be told from here
     BROKEN = "broken"  # the daemon will not do what it was told
 
 
@@ -28,8 +29,8 @@ class Finding:
 
     def lines(self) -> list[str]:
         """As printed."""
-        found = [f"{self.verdict:<7}{self.subject:<18}{' '.join(self.text.split())}"]
-        return found + [f"{'':<25}$ {fix}" for fix in self.fixes]
+        found = [f"{self.verdict:<8}{self.subject:<16}{' '.join(self.text.split())}"]
+        return found + [f"{'':<24}$ {fix}" for fix in self.fixes]
 
 
 def ok(subject: str, text: str) -> Finding:
@@ -38,6 +39,10 @@ def ok(subject: str, text: str) -> Finding:
 
 def note(subject: str, text: str, *fixes: str) -> Finding:
     return Finding(subject, Verdict.NOTE, text, fixes)
+
+
+def unknown(subject: str, text: str, *fixes: str) -> Finding:
+    return Finding(subject, Verdict.UNKNOWN, text, fixes)
 
 
 def broken(subject: str, text: str, *fixes: str) -> Finding:

@@ -18,6 +18,7 @@ import torch
 
 from stream.capture.probe import decoders
 from stream.config import Config
+from stream.doctor.clock import clock
 from stream.doctor.finding import Finding, Verdict, broken, note, ok
 
 DRIVER = Path("/proc/driver/nvidia/version")
@@ -26,7 +27,6 @@ SHARED_MEMORY = Path("/dev/shm")
 MIN_SHARED_BYTES = 64 << 20
 NEEDED_CODECS = ("h264", "hevc", "mjpeg")
 TENSORRT_KINDS = ("tensorrt", "tensorrt-rtx", "torch-tensorrt")
-STA_UNSYNC, TIME_ERROR = 0x40, 5
 REINSTALL = "make clean && env -u PIP_EXTRA_INDEX_URL make install  # brings a torch for CUDA"
 
 
@@ -53,11 +53,31 @@ def gpu(config: Config) -> Iterator[Finding]:
     yield _driver(Verdict.NOTE if has_cuda else bad)
     if has_cuda:
         yield _try_gpu(int(config.device.partition(":")[2] or 0) if config.device.startswith("cuda") else 0)
+    elif (found := cuda_version()) and torch.version.cuda and is_too_old(found, torch.version.cuda):
+        text = f"the driver knows CUDA {found[0]}.{found[1]}, and torch is built for {torch.version.cuda}"
+        yield Finding(
+            "gpu", bad, f"{text}: the driver is too old", ("nvidia-smi", "sudo apt-get install nvidia-driver")
+        )
     elif wanted:
         fixes = "nvidia-smi", 'device = "cpu"  # or allow_cpu = true, in the configuration'
         yield broken("gpu", f"torch finds none, and device is {config.device!r}", *fixes)
     else:
         yield note("gpu", "torch finds none: the CPU does the work")
+
+
+def cuda_version() -> tuple[int, int] | None:
+    """The newest CUDA that the driver knows; None without a driver."""
+    version = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    except OSError:
+        return None
+    return None if failed or not version.value else (version.value // 1000, version.value % 1000 // 10)
+
+
+def is_too_old(driver: tuple[int, int], built_for: str) -> bool:
+    """A driver runs what was built for its own major version, whatever the minor one, and for older ones."""
+    return driver[0] < int(built_for.partition(".")[0])
 
 
 def _try_gpu(index: int) -> Finding:
@@ -109,22 +129,6 @@ def _decoders() -> Finding:
     if missing:
         return broken("decoder", f"{text}; not {', '.join(missing)}", ".venv/bin/pip install --force-reinstall av")
     return ok("decoder", f"{text}, on the CPU")
-
-
-def clock() -> Finding:
-    """Whether the kernel calls the clock synchronised; masks carry its time."""
-    answer = ctypes.create_string_buffer(1024)  # struct timex, all zero: only read
-    state = ctypes.CDLL(None, use_errno=True).adjtimex(answer)
-    if state < 0:
-        return note("clock", f"cannot be asked here ({os.strerror(ctypes.get_errno())})", "timedatectl")
-    status = int.from_bytes(answer.raw[40:44], "little") if ctypes.sizeof(ctypes.c_long) == 8 else 0
-    if state == TIME_ERROR or status & STA_UNSYNC:
-        return note(
-            "clock",
-            "is not synchronised: times in messages are this machine's own",
-            "sudo timedatectl set-ntp true && timedatectl",
-        )
-    return ok("clock", "is synchronised")
 
 
 def shared_memory(folder: Path) -> Finding:
