@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import socket
 import threading
 import time
@@ -14,9 +15,11 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from stream.health import HealthServer, server
-from stream.health.answers import why_not_ready
+from stream.health.answers import Answers, why_not_ready
 from stream.metrics import Metrics
 from stream.outlet import BindError
 from stream.status import CameraStatus, Status
@@ -178,6 +181,48 @@ def test_a_request_that_is_none_gets_one_line(served: Served, request_bytes: byt
     assert head.startswith(f"HTTP/1.1 {code} ".encode()) and body.count(b"\n") == 1 and b"expected" in body
     assert (b"Allow: GET, HEAD" in head) == (code == 405)
     assert served.ask("/live")[0] == 200
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=300),
+        st.builds(
+            lambda method, path, rest: f"{method} {path} HTTP/1.1{rest}".encode("utf-8", "replace"),
+            st.sampled_from(["GET", "HEAD", "POST", "get", ""]),
+            st.one_of(st.sampled_from(["/live", "/metrics", "/status?x=1"]), st.text(max_size=20)),
+            st.text(alphabet="\r\n :Aacept/\x00\u2028é", max_size=40),
+        ),
+    ),
+    st.sampled_from([b"", b"\r\n\r\n", b"\n\n", b"x" * 9000]),
+)
+def test_whatever_comes_is_answered_in_one_piece_or_waited_for(said: bytes, end: bytes) -> None:
+    answer = Answers(lambda: READY, Metrics(lambda: READY), lambda: ()).answer(said + end)
+    if answer is None:
+        assert b"\n\n" not in said + end and b"\r\n\r\n" not in said + end and len(said + end) <= 8192
+        return
+    head, separator, body = answer.partition(b"\r\n\r\n")
+    found = re.match(rb"HTTP/1\.1 (200|400|404|405|414|431|505) [A-Za-z ]+\r\n", head)
+    length = re.search(rb"Content-Length: (\d+)", head)
+    assert found is not None and separator and length is not None
+    assert len(body) == (
+        0 if said.startswith(b"HEAD ") and found[1] != b"414" and found[1] != b"431" else int(length[1])
+    )
+
+
+def test_a_status_that_fails_ends_the_thread_with_its_error() -> None:
+    def fails() -> Status:
+        raise RuntimeError("no status")
+
+    failing = HealthServer("127.0.0.1:0", status=fails, metrics=Metrics(fails))
+    failing.start()
+    failing.wait_ready()
+    connection = http.client.HTTPConnection(failing.address, timeout=30)
+    connection.request("GET", "/status")
+    with pytest.raises((http.client.HTTPException, ConnectionError)):
+        connection.getresponse()
+    connection.close()
+    failing.join(30)
+    assert not failing.is_alive() and isinstance(failing.error, RuntimeError)
 
 
 def test_a_body_that_nobody_asked_for_does_not_hide_the_answer(served: Served) -> None:
