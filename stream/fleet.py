@@ -21,12 +21,29 @@ from stream.capture import CameraFeeder, Numbering, SourceError, check_source
 from stream.conditions import ConditionBoard
 from stream.config import CameraConfig, Config
 from stream.feed import Feed
+from stream.frame import CameraCondition, CameraState, StateSink
 from stream.inbox import Command, Inbox
 
 log = logging.getLogger(__name__)
 
 CLOSE_LIMIT_S = 2.0
+UNTOLD = "no picture comes; the daemon's log says why"
+_HARMLESS = ("opening", "end of file")
 _NEW_EPOCH = ("source", "credential", "prompts", "loop", "pace")
+
+
+class _Discreet:
+    """The states of a camera that a command added, without why it is offline: that would tell what can be reached."""
+
+    __slots__ = ("_sink",)
+
+    def __init__(self, sink: StateSink) -> None:
+        self._sink = sink
+
+    def put_state(self, state: CameraState) -> None:
+        if state.condition is CameraCondition.OFFLINE and state.reason not in _HARMLESS:
+            state = dataclasses.replace(state, reason=UNTOLD)
+        self._sink.put_state(state)
 
 
 class _Camera:
@@ -137,12 +154,13 @@ class Fleet:
 
     def _add(self, config: CameraConfig, *, by_command: bool = False) -> None:
         epoch = max(self._epochs.pop(config.name, 0), self._next_epoch)
-        feeder = self._feeder(config, Numbering(epoch=epoch))
+        feeder = self._feeder(config, Numbering(epoch=epoch), is_discreet=by_command)
         self._cameras[config.name] = _Camera(feeder, Feed(config, feeder), by_command=by_command)
         feeder.start()
 
-    def _feeder(self, config: CameraConfig, numbering: Numbering) -> CameraFeeder:
-        return CameraFeeder(config, states=self._board, doorbell=self._doorbell, numbering=numbering)
+    def _feeder(self, config: CameraConfig, numbering: Numbering, *, is_discreet: bool = False) -> CameraFeeder:
+        states: StateSink = _Discreet(self._board) if is_discreet else self._board
+        return CameraFeeder(config, states=states, doorbell=self._doorbell, numbering=numbering)
 
     def _change(self, config: CameraConfig) -> None:
         camera = self._cameras[config.name]

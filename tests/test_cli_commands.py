@@ -205,7 +205,9 @@ def test_the_table_says_what_a_person_asks_for() -> None:
     text = shown(FULL)
     head, figures, problem, columns, door, yard = text.splitlines()
     assert head == "sam2-stream 0.2 is ready, up 3 h 20 min; nano (eager) on cpu fp32"
-    assert "1000 masks to 2 subscriptions; 3 objects; 5 commands done, 3 not; 300 MiB; process 42" in figures
+    assert figures == (
+        "masks sent 1000, subscriptions 2, objects 3, commands done 5, not done 3, memory 300 MiB, process 42"
+    )
     assert problem == "to mend: the new configuration was refused"
     assert columns.split() == ["camera", "condition", "since", "fps", "in", "fps", "out", "age", "dropped",
                                "reconnects", "objects"]  # fmt: skip

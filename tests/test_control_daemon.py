@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from engines.synthetic import ClipSpec, SyntheticClip
 from stream.client import FrameMessage, MasksMessage, Message, StateMessage, Subscriber
 from stream.command import Reply
 from stream.controller import CommandRefused, Controller, control_endpoint
+from stream.fleet import UNTOLD
 from stream.status import CameraStatus
 
 LEFT = ClipSpec(seed=1, num_frames=1, height=240, width=320, num_objects=2)  # as testsrc:// makes it
@@ -163,12 +165,27 @@ def cameras_are_commanded(watching: Watching, controller: Controller, url: str) 
     assert [camera.name for camera in controller.status().cameras] == ["left", "right"]
 
 
+def nothing_tells_what_can_be_reached(watching: Watching, controller: Controller, closed_port: int) -> None:
+    """A camera at a closed port, and one at a port that speaks another language, are offline in the same words."""
+    told = set()
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        for name, port in (("closed", closed_port), ("open", other.getsockname()[1])):
+            controller.add_camera(name, f"rtsp://127.0.0.1:{port}/x")
+        accepted, _ = other.accept()
+        accepted.close()
+        for name in ("closed", "open"):
+            wait_for(lambda name=name: status_of(controller, name).reason not in ("", "opening"), LIMIT_S)
+            told.add(status_of(controller, name).reason)
+            controller.remove_camera(name)
+    assert told == {UNTOLD}
+
+
 def status_of(controller: Controller, name: str) -> CameraStatus:
     return next(camera for camera in controller.status().cameras if camera.name == name)
 
 
 def test_a_daemon_obeys_every_command_while_it_is_bombarded_and_other_masks_flow(
-    running: DaemonProcess, tmp_path: Path, needs_apt: Callable[..., None]
+    running: DaemonProcess, tmp_path: Path, needs_apt: Callable[..., None], unused_tcp_port: int
 ) -> None:
     needs_apt(*APT_PACKAGES)
     write_clip(tmp_path / "door.mkv", DOOR, codec="ffv1", fps=4)
@@ -180,6 +197,7 @@ def test_a_daemon_obeys_every_command_while_it_is_bombarded_and_other_masks_flow
             started = time.monotonic()
             objects_are_commanded(watching, controller)
             cameras_are_commanded(watching, controller, server.url)
+            nothing_tells_what_can_be_reached(watching, controller, unused_tcp_port)
             counts = controller.status().num_commands
             took_s = time.monotonic() - started
     right_s = [at for at in watching.arrivals_s["right"] if at >= started]

@@ -40,15 +40,16 @@ def _head(status: Status) -> list[Text]:
     state = "ready" if status.is_ready else "live, not ready" if status.is_live else "not live"
     colour = "green" if status.is_ready else "red"
     where = " ".join(part for part in (status.device, status.dtype) if part) or "not loaded yet"
+    name = " ".join(part for part in ("sam2-stream", status.software) if part)
     first = Text.assemble(
-        ("sam2-stream ", "bold"), status.software, " is ", (state, colour), f", up {duration(status.uptime_s)}",
-        f"; {status.model or 'no model'} ({status.backend or 'no back end'}) on {where}",
+        (name, "bold"), " is ", (state, colour), f", up {duration(status.uptime_s)}; ",
+        f"{status.model or 'no model'} ({status.backend or 'no back end'}) on {where}",
     )  # fmt: skip
     num_refused = sum(num for code, num in status.num_commands.items() if code != "ok")
     second = Text(
-        f"{status.num_published} masks to {status.num_subscriptions} subscriptions; {status.num_objects} objects; "
-        f"{status.num_commands.get('ok', 0)} commands done, {num_refused} not; "
-        f"{status.memory_bytes / (1 << 20):.0f} MiB; process {status.pid}"
+        f"masks sent {status.num_published}, subscriptions {status.num_subscriptions}, objects {status.num_objects}, "
+        f"commands done {status.num_commands.get('ok', 0)}, not done {num_refused}, "
+        f"memory {status.memory_bytes / (1 << 20):.0f} MiB, process {status.pid}"
     )
     problem = [Text(f"to mend: {status.problem}", style="red")] if status.problem else []
     return [first, second, *problem]
