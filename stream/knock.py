@@ -24,15 +24,27 @@ EVENTS = (
 
 def why_silent(endpoint: str, *, keys: ClientKeys | None, socket_type: int, limit_s: float = LIMIT_S) -> str:
     """What a person should know who waits in vain; "" when nobody is there, or the daemon lets this client in."""
+    return _told(_try(endpoint, keys, socket_type, limit_s=limit_s), keys)
+
+
+def has_key(endpoint: str, server: str, *, socket_type: int, limit_s: float = LIMIT_S) -> bool:
+    """Whether the one who listens there has the secret of this public key; asked by somebody whom it does not know."""
+    public, secret = (key.decode() for key in zmq.curve_keypair())
+    stranger = ClientKeys(name="", role="view", public=public, secret=secret, server=server)
+    return _try(endpoint, stranger, socket_type, limit_s=limit_s) == zmq.Event.HANDSHAKE_FAILED_AUTH
+
+
+def _try(endpoint: str, keys: ClientKeys | None, socket_type: int, *, limit_s: float) -> int:
     with zmq.Context() as context, context.socket(socket_type) as socket:
         socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.IPV6, int("[" in endpoint))
         if keys is not None:
             keys.apply(socket)
         with socket.get_monitor_socket(int(EVENTS)) as monitor:
             socket.connect(endpoint)
             outcome = _outcome(monitor, limit_s)
             socket.disable_monitor()
-    return _told(outcome, keys)
+    return outcome
 
 
 def _outcome(monitor: zmq.Socket[bytes], limit_s: float) -> int:

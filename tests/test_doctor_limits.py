@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import subprocess
@@ -9,11 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from control_rig import controlling
+from deliveries import publishing
 
 from stream.config import Config
 from stream.doctor import Verdict, examine
 from stream.doctor.limits import cache_folder, key_files, limits, open_files, room, state_folder
-from stream.keys import KeyFolder
+from stream.doctor.setup import setup
+from stream.keys import KeyFolder, KeyRing
 
 
 @pytest.fixture
@@ -100,3 +104,16 @@ def test_the_doctor_looks_at_all_of_them(tmp_path: Path) -> None:
     config = Config(cameras=(), allow_cpu=True, keys=tmp_path / "keys", state=tmp_path)
     subjects = {finding.subject for finding in examine(config)}
     assert {"open files", "room for state", "room for cache", "key files"} <= subjects
+
+
+def test_a_guarded_daemon_that_runs_is_known_by_its_key_and_another_one_is_not(tmp_path: Path) -> None:
+    """It is in nobody's way, and needs no client's key to be found."""
+    for name in ("ours", "others"):
+        KeyFolder(tmp_path / name).new("alice", "view")
+    ring = KeyRing.open(tmp_path / "ours")
+    with publishing("tcp://0.0.0.0:*", keys=ring) as publisher, controlling("tcp://0.0.0.0:*", keys=ring) as rig:
+        config = Config(cameras=(), bind=publisher.endpoints, control=rig.control.endpoints, keys=ring.folder)
+        for folder, verdict, text in (("ours", Verdict.NOTE, "a daemon runs"), ("others", Verdict.BROKEN, "is in use")):
+            findings = setup(dataclasses.replace(config, keys=tmp_path / folder))
+            doors = [finding for finding in findings if finding.subject in ("publishing", "commands")]
+            assert [finding.verdict for finding in doors] == [verdict] * 2 and text in doors[0].text

@@ -6,10 +6,13 @@ Owns: nothing. Runs in whichever thread calls it. Never: leaves a port bound or 
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import zmq
 
 from engines.weights import WeightsError, path
 from stream.client import Subscriber
@@ -20,6 +23,7 @@ from stream.doctor.finding import Finding, broken, note, ok
 from stream.doors import BindError, check_endpoint
 from stream.health.server import listen
 from stream.keys import KeyRing, KeysError
+from stream.knock import has_key
 
 ANSWER_LIMIT_S = 1.0
 RUNTIME = Path("/run/sam2-stream")
@@ -29,10 +33,15 @@ def setup(config: Config) -> Iterator[Finding]:
     """Everything but cameras."""
     yield weights(config)
     yield keys(config)
-    for endpoint in config.bind:
-        yield door("publishing", endpoint, has_keys=config.keys is not None, is_ours=_is_publisher)
-    for endpoint in config.control_endpoints:
-        yield door("commands", endpoint, has_keys=config.keys is not None, is_ours=_takes_commands)
+    doors = (
+        ("publishing", config.bind, _is_publisher, zmq.SUB),
+        ("commands", config.control_endpoints, _takes_commands, zmq.DEALER),
+    )
+    for subject, endpoints, is_plain, socket_type in doors:
+        is_guarded = functools.partial(_has_our_key, config.keys, socket_type=socket_type)
+        for endpoint in endpoints:
+            is_ours = is_plain if is_local(endpoint) else is_guarded
+            yield door(subject, endpoint, has_keys=config.keys is not None, is_ours=is_ours)
     if config.http:
         yield http(config.http)
     yield state(config.state)
@@ -75,7 +84,7 @@ def door(subject: str, endpoint: str, *, has_keys: bool, is_ours: Callable[[str]
     except BindError as error:
         if "in use" not in str(error):
             return broken(subject, str(error))
-        if is_local(endpoint) and is_ours(endpoint):
+        if is_ours(endpoint):
             return note(subject, f"{endpoint}: a daemon runs there now")
         port = endpoint.rpartition(":")[2]
         by_port = f"sudo ss -ltnp 'sport = :{port}'"
@@ -123,6 +132,17 @@ def _try_tcp(endpoint: str) -> None:
             known = {errno.EADDRINUSE: "is in use", errno.EADDRNOTAVAIL: "is no address of this machine"}
             reason = known.get(error.errno or 0, (error.strerror or str(error)).lower())
             raise BindError(f"{endpoint} {reason}; expected a free port of an address that this machine has") from error
+
+
+def _has_our_key(folder: Path | None, endpoint: str, *, socket_type: int) -> bool:
+    """Of an address that other machines reach; the daemon logs one refused client."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    here = {"*": "127.0.0.1", "0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)
+    try:
+        server = KeyRing.open(folder or Path()).public
+    except KeysError:
+        return False
+    return has_key(f"tcp://{here}:{port}", server, socket_type=socket_type)
 
 
 def _is_publisher(endpoint: str) -> bool:
