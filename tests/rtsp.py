@@ -28,12 +28,19 @@ SCRIPT = Path(__file__).with_name("rtsp_server.py")
 
 
 class RtspServer:
-    """`clip` is any video file; with `loop` it is one endless programme, else every client gets it once."""
+    """`clip` is any video file; with `loop` it is one endless programme, else every client gets it once.
 
-    def __init__(self, clip: Path, *, loop: bool = False, user: str = "", password: str = "", gop: int = 30) -> None:
+    With a `certificate` (a file with its secret key as well) it speaks rtsps, and needs a user.
+    """
+
+    def __init__(
+        self, clip: Path, *, loop: bool = False, user: str = "", password: str = "", gop: int = 30,
+        certificate: Path | None = None,
+    ) -> None:  # fmt: skip
         self._command = ["/usr/bin/python3", str(SCRIPT), str(clip), "--gop", str(gop)]
         self._command += ["--loop"] if loop else []
         self._command += ["--user", user, "--password", password] if user else []
+        self._command += ["--certificate", str(certificate)] if certificate else []
         self._login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user else ""
         self._port = "0"
         self._process: subprocess.Popen[str] | None = None

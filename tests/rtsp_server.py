@@ -19,7 +19,7 @@ import gi
 
 gi.require_version("Gst", "1.0")
 gi.require_version("GstRtspServer", "1.0")
-from gi.repository import GLib, Gst, GstRtspServer  # noqa: E402
+from gi.repository import Gio, GLib, Gst, GstRtspServer  # noqa: E402
 
 ENCODE = (
     "( appsrc name=feed format=time max-bytes=20000000 ! videoconvert ! video/x-raw,format=I420"
@@ -63,9 +63,11 @@ class Programme(GstRtspServer.RTSPMediaFactory):
         feed.emit("push-buffer", buffer)
 
 
-def protect(server, factory, user: str, password: str) -> None:
-    """Basic authentication for one user."""
+def protect(server, factory, user: str, password: str, *, certificate: str | None) -> None:
+    """Basic authentication for one user, over TLS if there is a certificate."""
     auth = GstRtspServer.RTSPAuth()
+    if certificate:
+        auth.set_tls_certificate(Gio.TlsCertificate.new_from_file(certificate))
     token = GstRtspServer.RTSPToken()
     token.set_string("media.factory.role", "viewer")
     auth.add_basic(GstRtspServer.RTSPAuth.make_basic(user, password), token)
@@ -84,13 +86,14 @@ def main() -> None:
     parser.add_argument("--gop", type=int, default=30, help="pictures from key frame to key frame")
     parser.add_argument("--user")
     parser.add_argument("--password", default="")
+    parser.add_argument("--certificate", help="PEM with the secret key: speak TLS; needs --user")
     options = parser.parse_args()
     Gst.init(None)
     server, factory, loop = GstRtspServer.RTSPServer(), Programme(options), GLib.MainLoop()
     server.set_address("127.0.0.1")
     server.set_service(options.port)
     if options.user:
-        protect(server, factory, options.user, options.password)
+        protect(server, factory, options.user, options.password, certificate=options.certificate)
     server.get_mount_points().add_factory(options.path, factory)
     if server.attach(None) == 0:
         sys.exit(f"rtsp_server: cannot listen on port {options.port}")

@@ -174,6 +174,19 @@ def test_a_thread_that_hangs_does_not_hold_up_pause_and_resume(bench: Bench, nat
     assert bench.feeder.num_abandoned == 1
 
 
+def test_a_thread_that_hangs_while_its_camera_is_removed_is_silenced(bench: Bench, native: Native) -> None:
+    bench.until_more()
+    native.hangs.set()
+    bench.until(lambda: native.num_hanging == 1)
+    bench.feeder.stop()
+    bench.feeder.join(0.05)
+    assert bench.feeder.is_alive() and bench.feeder.num_seen == bench.feeder.numbering.seq - 100
+    states, seq = len(bench.states.states), bench.feeder.numbering.seq
+    native.released.set()
+    bench.feeder.join(10.0)
+    assert not bench.feeder.is_alive() and len(bench.states.states) == states and bench.feeder.numbering.seq == seq
+
+
 def test_a_gap_longer_than_the_memory_starts_an_epoch_and_a_shorter_one_does_not(native: Native) -> None:
     bench = Bench(memory_gap_s=1.0)
     native.limit_s = 30

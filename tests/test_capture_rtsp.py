@@ -80,6 +80,19 @@ def test_a_stream_gives_every_picture_with_its_own_number(serve: Callable[..., R
     assert rig.states.conditions[:2] == [CameraCondition.OFFLINE, CameraCondition.ONLINE]
 
 
+@pytest.mark.parametrize("transport", ["tcp", "udp"])
+def test_the_senders_clock_is_known_from_the_servers_reports(serve: Callable[..., RtspServer], transport: str) -> None:
+    server = serve(loop=True)
+    with capture(server.url, rtsp_transport=transport, clock="sender") as rig:
+        rig.until(lambda: rig.thread.clock_source == "sender", seconds=30)
+        seen = rig.read(10)
+    for item in seen:
+        arrived_utc_ns = item.stamp.arrival_ns + time.time_ns() - time.monotonic_ns()
+        assert abs(arrived_utc_ns - item.stamp.arrival_utc_ns) < 2e9, "the same clock, on the same machine"
+    times = [item.stamp.arrival_utc_ns for item in seen]
+    assert times == sorted(set(times))
+
+
 def test_the_stamps_tell_the_frame_interval_that_the_parser_keeps_a_picture(
     serve: Callable[..., RtspServer], tmp_path: Path
 ) -> None:

@@ -1,7 +1,8 @@
 """Pictures from cameras, files and other programs, each into its camera's ring.
 
-Owns: one thread a camera (`thread`), what a source is (`picture`) and how it is written (`address`), and one module a
-kind: `files`, `images`, `streams` (RTSP, HTTP), `webcam`, `testsrc`, `push`. Nobody else in the daemon knows FFmpeg.
+Owns: what the daemon sees of a camera (`feeder`), its thread (`thread`) and its numbers (`numbering`), what a source is
+(`picture`) and how it is written (`address`), and one module a kind: `files`, `images`, `streams` (RTSP, HTTP, HLS),
+`webcam`, `testsrc`, `push`. Nobody else in the daemon knows FFmpeg.
 Never: touches a tensor, a mask or a subscriber.
 """
 

@@ -79,10 +79,13 @@ class CameraFeeder:
             thread.stop()
 
     def join(self, timeout_s: float) -> None:
+        """Wait for the end; what is late by then says and writes nothing more for this camera."""
         deadline = time.monotonic() + timeout_s
         for thread in (self._thread, *self._leaving):
             if thread.is_alive():
                 thread.join(max(0.0, deadline - time.monotonic()))
+        if self._thread.is_alive() and not self._thread.watch.is_abandoned:
+            self._retire()
 
     def is_alive(self) -> bool:
         """Whether a thread runs that was not given up."""

@@ -20,6 +20,7 @@ the rate of their time stamps. HLS counts as stalled after 20 s, since a segment
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 
@@ -40,6 +41,8 @@ from stream.capture.sender_clock import SenderClock
 from stream.capture.watch import Watch
 from stream.config import CameraConfig
 
+log = logging.getLogger(__name__)
+
 _RTSP_OPTIONS = {
     "allowed_media_types": "video", "fpsprobesize": "0", "probesize": "32", "analyzeduration": "100000",
     "timeout": "60000000",  # microseconds; behind our own
@@ -52,7 +55,7 @@ DAMAGED_NS = round(KEY_LIMIT_S * 1e9)
 
 
 class NetworkStream:
-    """Written by the camera's thread: `codec`."""
+    """Written by the camera's thread: `codec`, `_was_warned`, and what `_patience` learnt."""
 
     retries = True
     can_freeze = True
@@ -64,6 +67,7 @@ class NetworkStream:
         self._scheme = address.target.partition("://")[0].lower()
         self._is_rtsp = self._scheme.startswith("rtsp")
         self._patience = Patience(config.stall_s)
+        self._was_warned = False
         check_credential(config, address.shown)
         if self._scheme == "rtsps" and config.rtsp_transport == "udp":
             raise SourceError(f"source '{address.shown}': rtsps goes over TCP, expected rtsp_transport = 'tcp'")
@@ -87,6 +91,10 @@ class NetworkStream:
 
     def _options(self) -> dict[str, str]:
         options = protocol_options(self._config, self._scheme)
+        if self._scheme == "rtsps" and "tls_verify" not in options and not self._was_warned:
+            self._was_warned = True
+            place = f"$CREDENTIALS_DIRECTORY/{self._config.credential or 'CREDENTIAL'}.pem"
+            log.warning("%s: its certificate is not checked, expected it in %s", self._address.shown, place)
         if self._is_rtsp:
             options |= _RTSP_OPTIONS | {"rtsp_transport": self._config.rtsp_transport}
         if self._is_rtsp and self._config.rtsp_transport == "tcp":
