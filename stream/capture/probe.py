@@ -14,6 +14,7 @@ import threading
 import time
 from dataclasses import dataclass
 
+import av
 from av.codec import Codec
 from av.codec.codec import UnknownCodecError
 from av.packet import Packet
@@ -46,6 +47,11 @@ class StreamFacts:
     num_packets: int = 0
     key_interval_s: float | None = None  # the longest seen; None = not two key frames
     has_b_frames: bool = False
+
+
+def library() -> str:
+    """What reads and decodes."""
+    return f"PyAV {av.__version__} with FFmpeg {av.ffmpeg_version_info}"
 
 
 def decoders() -> dict[str, bool]:

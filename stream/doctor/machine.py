@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from stream.capture.probe import decoders
+from stream.capture.probe import decoders, library
 from stream.config import Config
 from stream.doctor.clock import clock
 from stream.doctor.finding import Finding, Verdict, broken, note, ok
@@ -124,7 +124,7 @@ def _version(distribution: str) -> str:
 
 def _decoders() -> Finding:
     known = decoders()
-    text = "FFmpeg decodes " + ", ".join(name for name, is_there in known.items() if is_there)
+    text = f"{library()} decodes " + ", ".join(name for name, is_there in known.items() if is_there)
     missing = [name for name in NEEDED_CODECS if not known[name]]
     if missing:
         return broken("decoder", f"{text}; not {', '.join(missing)}", ".venv/bin/pip install --force-reinstall av")
