@@ -151,7 +151,7 @@ class Metrics(Collector):
         )
         yield _gauge("problem", "1 while the operator must mend something; /status says what.", bool(status.problem))
         yield _gauge("cameras", "Cameras that the daemon has.", len(status.cameras))
-        yield _gauge("subscriptions", "Subscriptions that stand.", status.num_subscriptions)
+        yield _gauge("cameras_watched", "Cameras whose pictures somebody takes.", status.num_watched)
         commands = dict.fromkeys(OUTCOMES, 0) | status.num_commands
         yield _outcomes("commands", "Commands by outcome.", commands)
         reloads = dict.fromkeys(RELOADS, 0) | status.num_reloads

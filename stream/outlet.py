@@ -134,11 +134,6 @@ class Outlet:
         """Whether somebody subscribed to this frames topic (with its NUL)."""
         return any(topic.startswith(prefix) for prefix in self._frame_prefixes)
 
-    @property
-    def num_subscriptions(self) -> int:
-        """Topics on frames/ that somebody asks for; libzmq tells of each prefix, not of each subscriber."""
-        return len(self._frame_prefixes)
-
     def close(self) -> None:
         """Give what is queued half a second to leave, then end the socket, its files and its threads."""
         self._doors.close()

@@ -117,12 +117,6 @@ class Publisher:
         """Width and height of a camera's pictures, 0 before the first; any thread."""
         return next(((known.width, known.height) for known in self._info.cameras if known.name == camera), (0, 0))
 
-    @property
-    def num_subscriptions(self) -> int:
-        """Subscriptions to frames/ that stand now; any thread."""
-        outlet = self._outlet
-        return 0 if outlet is None else outlet.num_subscriptions
-
     def put_masks(self, delivery: Delivery) -> None:
         """Newest per camera. The publisher releases the delivery, whatever happens to it; never blocks."""
         self._mailbox.put_masks(delivery)

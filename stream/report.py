@@ -64,7 +64,8 @@ class Reporter:
             problem=rooms.board.problem, is_live=not rooms.hanging(),
             is_ready=is_loaded and (is_producing or not cameras),
             endpoints=rooms.publisher.endpoints, control=rooms.control(),
-            num_subscriptions=rooms.publisher.num_subscriptions, num_published=rooms.publisher.num_published,
+            num_watched=sum(rooms.publisher.is_watched(camera.name) for camera in cameras),
+            num_published=rooms.publisher.num_published,
             num_commands=dict(rooms.num_commands()), num_reloads=dict(rooms.num_reloads()),
             num_objects=sum(len(camera.objects) for camera in cameras), memory_bytes=_memory_bytes(), cameras=cameras,
         )  # fmt: skip

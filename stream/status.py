@@ -60,7 +60,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     problem: str = ""  # what the operator must mend, for example a refused configuration file
     endpoints: tuple[str, ...] = ()
     control: tuple[str, ...] = ()
-    num_subscriptions: int = 0
+    num_watched: int = 0  # cameras whose pictures somebody takes
     num_published: int = 0
     num_commands: dict[str, int] = {}  # by outcome: "ok" or a reply's code, and "malformed"
     num_reloads: dict[str, int] = {}  # of the configuration: "ok", "refused"

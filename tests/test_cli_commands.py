@@ -182,7 +182,7 @@ def test_what_the_daemon_notes_is_told(call: Callable[..., Outcome], pair: tuple
 
 FULL = Status(
     software="0.2", run=7, pid=42, uptime_s=3 * 3600 + 20 * 60, model="nano", backend="eager", device="cpu",
-    dtype="fp32", is_live=True, is_ready=True, problem="the new configuration was refused", num_subscriptions=2,
+    dtype="fp32", is_live=True, is_ready=True, problem="the new configuration was refused", num_watched=2,
     num_published=1000, num_commands={"ok": 5, "busy": 2, "malformed": 1}, num_objects=3, memory_bytes=300 << 20,
     cameras=(
         CameraStatus(
@@ -206,7 +206,7 @@ def test_the_table_says_what_a_person_asks_for() -> None:
     head, figures, problem, columns, door, yard = text.splitlines()
     assert head == "sam2-stream 0.2 is ready, up 3 h 20 min; nano (eager) on cpu fp32"
     assert figures == (
-        "masks sent 1000, subscriptions 2, objects 3, commands done 5, not done 3, memory 300 MiB, process 42"
+        "masks sent 1000, cameras watched 2, objects 3, commands done 5, not done 3, memory 300 MiB, process 42"
     )
     assert problem == "to mend: the new configuration was refused"
     assert columns.split() == ["camera", "condition", "since", "fps", "in", "fps", "out", "age", "dropped",

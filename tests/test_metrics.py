@@ -26,7 +26,7 @@ DOOR = CameraStatus(
 YARD = CameraStatus(name="yard", source="rtsp://10.0.0.3/a", condition="offline", reason="connection refused")
 STATUS = Status(
     software="0.3.0", model="nano", backend="eager", device='cuda:0 (an "odd" \\ name\nof two lines)', dtype="bf16",
-    is_live=True, is_ready=True, num_subscriptions=4, num_published=90, num_commands={"ok": 5, "limited": 1},
+    is_live=True, is_ready=True, num_watched=4, num_published=90, num_commands={"ok": 5, "limited": 1},
     num_reloads={"ok": 2}, cameras=(DOOR, YARD),
 )  # fmt: skip
 TIMES = StageTimes(decode_s=0.004, wait_s=0.006, infer_s=0.030, publish_s=0.001, total_s=0.041)
@@ -62,7 +62,7 @@ def test_every_figure_of_the_status_is_told() -> None:
     daemon.metrics.observe("door", TIMES)
     samples = daemon.scrape()
     expected = {
-        "live": 1, "ready": 1, "problem": 0, "cameras": 2, "subscriptions": 4,
+        "live": 1, "ready": 1, "problem": 0, "cameras": 2, "cameras_watched": 4,
         "commands_total{outcome=ok}": 5, "commands_total{outcome=limited}": 1, "commands_total{outcome=busy}": 0,
         "config_reloads_total{outcome=ok}": 2, "config_reloads_total{outcome=refused}": 0,
         "camera_up{camera=door}": 1, "camera_up{camera=yard}": 0,

@@ -47,7 +47,7 @@ def _head(status: Status) -> list[Text]:
     )  # fmt: skip
     num_refused = sum(num for code, num in status.num_commands.items() if code != "ok")
     second = Text(
-        f"masks sent {status.num_published}, subscriptions {status.num_subscriptions}, objects {status.num_objects}, "
+        f"masks sent {status.num_published}, cameras watched {status.num_watched}, objects {status.num_objects}, "
         f"commands done {status.num_commands.get('ok', 0)}, not done {num_refused}, "
         f"memory {status.memory_bytes / (1 << 20):.0f} MiB, process {status.pid}"
     )
