@@ -24,9 +24,10 @@ class CameraServer:
         *,
         host: str = "127.0.0.1",
         prefix: Sequence[str] = (),
+        login: tuple[str, str] = ("", ""),
     ) -> None:
         self.cameras = {path: dict(settings) for path, settings in cameras.items()}
-        self.login = ("", "")
+        self.login = login
         self.host, self.port = host, 0
         self._head = [*prefix, "/usr/bin/python3", str(SCRIPT), str(scene), "--origin", repr(origin_s), "--host", host]
         self._process: subprocess.Popen[str] | None = None

