@@ -1,8 +1,8 @@
 """What does it cost to keep pictures for late clicks: per picture, and when such a click comes?
 
 The nano model on one thread of a CPU. Two trackers with the same objects take the same pictures in turn, one keeps
-them: the ceiling is a ratio of 1. Times are of the thread, so that a busy machine does not count. The last line is JSON,
-one object.
+them: the ceiling is a ratio of 1. Times are of the thread, so that a busy machine does not count. The last line is
+one JSON object.
 
     python benchmarks/history.py [--frames 150] [--save FILE]
 """

@@ -106,12 +106,13 @@ class MemoryBank:
         return shapes == wanted and lengths == ((self._memories,), (self._pointers,))
 
     def rewind(self, row: int, age: int) -> None:
-        """Forget what the row saw from frame `age` on, so that it may see it again; later prompts stay, and count
-        again once the row is older than they are.
+        """Forget what the row saw from frame `age` on, so that it may see it again; frames in prompt slots stay, and
+        count again once the row is older than they are.
         """
         assert 0 <= age <= self.age(row), "a row goes back to a frame that it has processed"
-        for times in (self._memory_time_rs[row, self.max_cond :], self._pointer_time_rs[row, self.max_cond :]):
-            times[times >= age] = NO_TIME
+        for times_s in (self._memory_time_rs[row], self._pointer_time_rs[row]):
+            prompts, recent = times_s[: self.max_cond], times_s[self.max_cond :]
+            recent[(recent >= age) & ~np.isin(recent, prompts)] = NO_TIME
         self._age_r[row] = age
 
     def is_prompted(self, row: int) -> bool:

@@ -239,6 +239,28 @@ def test_a_later_prompt_survives_one_on_an_earlier_picture(engine: OneByOne, fra
     step(tracker, frames, 12)
 
 
+def test_a_later_prompt_counts_as_if_the_late_one_had_come_before_it(engine: OneByOne, frames: Frames) -> None:
+    """A mask, because what it says of its picture does not depend on memory; and until long after its eviction."""
+    mask = np.zeros(frames[0].shape[:2], np.bool_)
+    mask[20:60, 30:80] = True
+    by_mask = checked_prompt(points=(), box=None, mask=mask)
+    options = TrackerOptions(refine_as_cond=True, max_cond_frames=3)
+    in_time, late = Tracker(engine, options), Tracker(engine, options)
+    for index in range(24):
+        for tracker in (in_time, late):
+            if index == 1:
+                act(tracker, CLICK)
+            if index in (6, 10, 11):
+                act(tracker, by_mask if index == 6 else CORRECTION, refine=True)
+        if index == 4:
+            act(in_time, CORRECTION, refine=True)
+        if index == 8:
+            assert late.prompt_past(1, CORRECTION, 4, camera=CAMERA, refine=True)
+        wanted, found = step(in_time, frames, index), step(late, frames, index)
+        if index >= 8:
+            assert_same(found, wanted)
+
+
 def test_a_late_prompt_changes_no_other_object(engine: OneByOne, frames: Frames) -> None:
     tried, plain = Tracker(engine), Tracker(engine)
     for index in range(14):
