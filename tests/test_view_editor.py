@@ -255,8 +255,8 @@ def test_del_removes_and_z_takes_back() -> None:
     scene.type("z")
     ask = scene.asked()
     assert ask.request == Undo(camera="a")
-    scene.editor.answer(Outcome(ask.token, Reply(id="r2", note="remove 1")))
-    assert scene.editor.said == "the last change is taken back (remove 1)"
+    scene.editor.answer(Outcome(ask.token, Reply(id="r2", note="taken back: remove 1")))
+    assert scene.editor.said == "taken back: remove 1"
 
 
 def test_a_name_is_typed_in_the_window() -> None:

@@ -24,9 +24,11 @@ from stream.command import Add, Refine, Remove, Rename, Reply, Request, Undo
 from stream.inbox import Command
 from stream.overlay import colour_of
 from stream.publish import Publisher
+from stream.view.editor import NO_COMMANDS
 
 PICTURE = (70, 70, 70)
 RADIUS = 16
+NEW = "a new object: click on it, or draw a box around it"
 Disc = tuple[int, int]
 
 
@@ -171,19 +173,17 @@ def test_a_person_adds_corrects_names_removes_and_takes_back(screen: Screen) -> 
         hand.click(35, 55)
         until(lambda: len(daemon.of_type(Refine)) == 2, "two corrections")
         assert [item.points for item in daemon.of_type(Refine)] == [((45, 60, 0),), ((35, 55, 1),)]
-        hand.press("n")
+        until(lambda: hand.reads("object 1 corrected: this belongs to it"), "the last answer")
+        hand.press("n", NEW)
         hand.drag((90, 20), (130, 60))
         seen_disc(screen, hand, 2)
         box = daemon.of_type(Add)[-1].box
         assert box == (90, 20, 131, 61)
-        hand.press("r")
-        hand.type("cup")
-        hand.press("Return")
-        until(lambda: daemon.of_type(Rename), "a new name")
+        hand.type_name("cup", 2)
         assert daemon.of_type(Rename)[0].label == "cup" and daemon.of_type(Rename)[0].object_id == 2
-        hand.press("Delete")
+        hand.press("Delete", "object 2 removed; Z brings it back")
         seen_disc(screen, hand, 2, is_there=False)
-        hand.press("z")
+        hand.press("z", "the last change is taken back")
         seen_disc(screen, hand, 2)
         seen_disc(screen, hand, 1)
         assert process.poll() is None
@@ -199,9 +199,10 @@ def test_every_click_maps_to_its_pixel_whatever_size_the_window_has(screen: Scre
             until(lambda s=shown: screen.count(PICTURE, hand.window) > 0.8 * s[0] * s[1], "the picture in that size")
             left, top = (width - shown[0]) // 2, (height - 48 - shown[1]) // 2
             x, y = 20 + 30 * num, 100 - 25 * num
-            hand.press("n")
+            hand.press("n", NEW)
             hand.click(left + int((x + 0.5) * factor), top + int((y + 0.5) * factor))
             until(lambda n=num: len(daemon.of_type(Add)) == n + 1, "another object")
+            until(lambda n=num: hand.reads(f"object {n + 1} added: 1 point"), "the answer")
             assert daemon.of_type(Add)[-1].points == ((x, y, 1),)
 
 
@@ -210,13 +211,13 @@ def test_cameras_are_switched_and_shown_together_and_saved(screen: Screen, tmp_p
         daemon.objects["b"][7] = (80, 60)
         with opened(screen, daemon.publisher.endpoints[0], cwd=tmp_path) as (process, hand):
             seen_disc(screen, hand, 7, is_there=False)
-            hand.press("2")
+            hand.press("2", "camera b")
             seen_disc(screen, hand, 7)
             hand.press("s")
             until(lambda: list(tmp_path.glob("b-0-*.png")), "a saved picture")
-            hand.press("Tab")
+            hand.press("Tab", "camera a")
             seen_disc(screen, hand, 7, is_there=False)
-            hand.press("g")
+            hand.press("g", "click on a camera to see it alone")
             seen_disc(screen, hand, 7)
             assert process.poll() is None
         (path,) = tmp_path.iterdir()
@@ -247,9 +248,8 @@ def test_without_commands_it_only_shows(screen: Screen) -> None:
         discs("a", is_controlled=False) as daemon,
         opened(screen, daemon.publisher.endpoints[0]) as (process, hand),
     ):
-        before = screen.picture(hand.window)[-24:]
         hand.click(40, 50)
-        until(lambda: (screen.picture(hand.window)[-24:] != before).any(), "an explanation")
+        until(lambda: hand.reads(NO_COMMANDS), "an explanation")
         hand.press("h")
         until(lambda: screen.count(PICTURE, hand.window) < 0.5 * WIDTH * HEIGHT, "help")
         assert process.poll() is None

@@ -20,10 +20,11 @@ from stream import wire
 from stream.client import MasksMessage
 from stream.frame import Stamp
 from stream.overlay import Colour
+from stream.view.canvas import compose
 
 APT_PACKAGES = ("xvfb", "openbox", "xdotool", "x11-apps")
 HEIGHT, WIDTH = 120, 160
-LIMIT_S = 60.0  # for a busy machine; what is waited for comes in a fraction of a second
+LIMIT_S = 40.0  # for a busy machine; what is waited for comes in a fraction of a second
 
 
 def message(
@@ -110,9 +111,19 @@ class Hand:
             self.point(*(round(a + (b - a) * part) for a, b in zip(start, end, strict=True)))
         self._do("mouseup", 1)
 
-    def press(self, key: str) -> None:
-        """A key by its X name."""
+    def press(self, key: str, said: str = "") -> None:
+        """A key by its X name; then wait until the status line says this. OpenCV keeps one key a turn, and does not
+        tell whether it came before or after a click: on a busy machine a turn may be long.
+        """
         self._do("windowfocus", "--sync", self.window, "key", key)
+        if said:
+            until(lambda: self.reads(said), f"the status line {said!r}")
+
+    def reads(self, said: str) -> bool:
+        """Whether the status line says this, pixel by pixel."""
+        shown_hwc = self.screen.picture(self.window)
+        expected_hwc = compose([], (shown_hwc.shape[1], shown_hwc.shape[0]), said=said).image_hwc
+        return np.array_equal(shown_hwc[-22:], expected_hwc[-22:]) and shown_hwc.shape == expected_hwc.shape
 
     def try_press(self, key: str) -> bool:
         """Press a key that closes the window; False, for it may be gone already, or not listen yet."""
@@ -121,11 +132,13 @@ class Hand:
         threading.Event().wait(1.0)
         return False
 
-    def type(self, text: str) -> None:
-        """Letter by letter: OpenCV keeps one key a turn."""
-        for letter in text:
-            self.press(letter)
-            threading.Event().wait(0.3)
+    def type_name(self, text: str, object_id: int) -> None:
+        """The name of the selected object, which has none yet."""
+        line = "name of object {}: {}_    (Enter: done, Esc: leave it)"
+        self.press("r", line.format(object_id, ""))
+        for end in range(len(text)):
+            self.press(text[end], line.format(object_id, text[: end + 1]))
+        self.press("Return", f"object {object_id} is called '{text}' now")
 
     def size(self) -> tuple[int, int]:
         words = dict(
@@ -151,9 +164,11 @@ def virtual_screen(size: str = "1100x800x24") -> Iterator[Screen]:
                 screen = Screen({**os.environ, "DISPLAY": f":{numbers.readline().strip()}"})
             quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             with subprocess.Popen(["openbox"], env=screen.environment, **quiet) as manager:  # type: ignore[call-overload]
-                until(lambda: screen.ask("xdotool", "get_desktop"), "a window manager")
-                yield screen
-                manager.terminate()
+                try:
+                    until(lambda: screen.ask("xdotool", "get_desktop"), "a window manager")
+                    yield screen
+                finally:
+                    manager.terminate()
         finally:
             server.terminate()
 

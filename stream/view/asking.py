@@ -149,6 +149,8 @@ def answer_text(known: Open, outcome: Outcome) -> str:
         return outcome.error
     if not reply.ok:
         return f"{'refused' if reply.code in ('', 'refused') else reply.code}: {reply.error}"
+    if isinstance(known.request, Undo) and reply.note:
+        return reply.note  # it names what was taken back
     done = _done_text(known)
     return f"{done} ({reply.note})" if reply.note else done
 

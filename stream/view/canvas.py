@@ -199,7 +199,7 @@ def _mark(image_hwc: Picture, place: Place, mark: Mark) -> None:
         if mark.box is not None:
             x0, y0, x1, y1 = mark.box
             corners = place.inside(x0, y0), place.inside(x1 - 1, y1 - 1)
-            cv2.rectangle(image_hwc, *corners, line, thickness - 1, cv2.LINE_AA)
+            cv2.rectangle(image_hwc, *corners, line, thickness, cv2.LINE_AA)
             continue
         x, y = place.inside(mark.x, mark.y)
         cv2.line(image_hwc, (x - 6, y), (x + 6, y), line, thickness, cv2.LINE_AA)

@@ -45,6 +45,7 @@ class Desk:
         self._size: tuple[int, int] | None = None  # that was drawn last
         self._is_fitted = False  # the window has the size of the first picture
         self._drawn_s = 0.0
+        self._is_changed = True
         self._look_s = time.monotonic() + LOOK_AFTER_S
 
     def start(self, window: Window) -> None:
@@ -70,30 +71,38 @@ class Desk:
         """One turn for the cameras that are shown; the number of new pictures."""
         window = self._window
         assert window is not None, "the desk was started"
-        events, is_open = window.serve()
-        for event in events:
-            self._obey(event)
+        window.pump()
+        self._obey(window.take())
         self._carry()
         num_new = sum(self._advance(reel) for reel in reels)
         if self.editor.take_wish_for_picture():
             self.editor.said = self._save(reels)
         self._look()
-        now_s, size = time.monotonic(), window.size
-        if num_new or events or size != self._size or now_s - self._drawn_s > REDRAW_S:
-            self._size, self._drawn_s = size, now_s
-            self._canvas = compose(self._cards(reels), size, said=self.editor.line(), is_help=self.editor.is_help)
-            window.show(self._canvas.image_hwc)
-        self.is_over = self.editor.is_over or not is_open
+        now_s = time.monotonic()
+        if num_new or self._is_changed or window.size != self._size or now_s - self._drawn_s > REDRAW_S:
+            self._draw(window, self._cards(reels))
+        self.is_over = self.editor.is_over or not window.is_open
         return num_new
 
-    def _obey(self, event: Touch | str) -> None:
-        if isinstance(event, str):
-            self._gestures.cancel()
-            self.editor.type(event)
-        elif self._canvas is not None:
-            gesture = self._gestures.put(event, self._canvas.spot(event))
-            if gesture is not None:
-                self.editor.point(gesture)
+    def _draw(self, window: Window, cards: Sequence[Card]) -> None:
+        self._size, self._drawn_s, self._is_changed = window.size, time.monotonic(), False
+        window.pump()  # between the slow steps
+        canvas = compose(cards, self._size, said=self.editor.line(), is_help=self.editor.is_help)
+        window.pump()
+        self._obey(window.take())  # it was meant for the picture that is still on the screen
+        self._canvas = canvas
+        window.show(canvas.image_hwc)
+
+    def _obey(self, events: Sequence[Touch | str]) -> None:
+        for event in events:
+            self._is_changed = True
+            if isinstance(event, str):
+                self._gestures.cancel()
+                self.editor.type(event)
+            elif self._canvas is not None:
+                gesture = self._gestures.put(event, self._canvas.spot(event))
+                if gesture is not None:
+                    self.editor.point(gesture)
 
     def _carry(self) -> None:
         """Commands out, answers in."""
@@ -101,7 +110,7 @@ class Desk:
             self._messenger.put(control_endpoint(self.endpoint, self._info), ask)
         for outcome in self._messenger.take():
             self.editor.answer(outcome)
-            self._drawn_s = 0.0
+            self._is_changed = True
 
     def _advance(self, reel: Reel) -> bool:
         """Whether the camera has a new picture; its first one gives the window its size."""

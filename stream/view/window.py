@@ -18,7 +18,6 @@ import ctypes
 import enum
 import logging
 import sys
-from collections import deque
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -90,7 +89,8 @@ class Window:
     def __init__(self, title: str, size: tuple[int, int]) -> None:
         self._title = title
         self._size = size  # (width, height)
-        self._touches: deque[Touch] = deque(maxlen=MAX_EVENTS)
+        self.is_open = False
+        self._events: list[Touch | str] = []
         self._is_shifted = False
 
     def __enter__(self) -> Self:
@@ -99,6 +99,7 @@ class Window:
             cv2.namedWindow(self._title, cv2.WINDOW_NORMAL | cv2.WINDOW_FREERATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
             raise NoWindows from error
+        self.is_open = True
         cv2.resizeWindow(self._title, *self._size)
         cv2.setMouseCallback(self._title, self._put_touch)
         return self
@@ -110,36 +111,40 @@ class Window:
 
     def resize(self, size: tuple[int, int]) -> None:
         """Make it (width, height) pixels; a person may pull it to another size at any time."""
-        cv2.resizeWindow(self._title, *size)
+        if self.is_open:
+            cv2.resizeWindow(self._title, *size)
 
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) of its inside."""
-        try:
+        if self.is_open:
             _, _, width, height = cv2.getWindowImageRect(self._title)
-        except cv2.error:  # closed meanwhile
-            return self._size
-        if width > 0 and height > 0:
-            self._size = (width, height)
+            self._size = (width, height) if width > 0 and height > 0 else self._size
         return self._size
 
     def show(self, image_hwc: Picture) -> None:
-        cv2.imshow(self._title, image_hwc)
+        if self.is_open:  # else OpenCV would open another one
+            cv2.imshow(self._title, image_hwc)
 
-    def serve(self) -> tuple[list[Touch | str], bool]:
-        """What mouse and keyboard did since last time, and whether the window is still open.
-
-        A key is its character, or a name of `KEY_NAMES`. A quick typist may lose one while a picture is drawn: OpenCV
-        keeps the last.
+    def take(self) -> list[Touch | str]:
+        """What mouse and keyboard did until the last `pump`, in order. A key is its character, or a name of
+        `KEY_NAMES`.
         """
+        events, self._events = self._events, []
+        return events
+
+    def pump(self) -> None:
+        """Take what came since last time; the more often, the surer is its order: OpenCV keeps only the last key since
+        then, and does not tell whether it came before or after the mouse. It is taken for earlier: N, then a click.
+        """
+        num_before = len(self._events)
         key = self._key(cv2.waitKeyEx(1))
+        if key:
+            self._events.insert(num_before, key)
         try:
-            is_open = cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
+            self.is_open = self.is_open and cv2.getWindowProperty(self._title, cv2.WND_PROP_VISIBLE) >= 1
         except cv2.error:  # some builds do not know a window any more that was closed
-            is_open = False
-        events: list[Touch | str] = list(self._touches)
-        self._touches.clear()
-        return events + ([key] if key else []), is_open
+            self.is_open = False
 
     def _key(self, code: int) -> str:
         """Qt tells letters without their case, but also the shift key before them."""
@@ -153,9 +158,9 @@ class Window:
         return key
 
     def _put_touch(self, event: int, x: int, *y_flags_data: Any) -> None:
-        if event in TOUCHES:
+        if event in TOUCHES and len(self._events) < MAX_EVENTS:
             act, button = TOUCHES[event]
-            self._touches.append(Touch(act, button, x, int(y_flags_data[0])))
+            self._events.append(Touch(act, button, x, int(y_flags_data[0])))
 
 
 def key_name(code: int) -> str:
