@@ -18,6 +18,7 @@ from stream.demo.plan import DemoError
 from stream.demo.receiver import Sample
 from stream.demo.review import decode_picture
 from stream.overlay import draw_overlay, draw_status
+from stream.view.window import own_x11_events
 
 TITLE = "sam2-stream demo"
 SIZE = (960, 720)
@@ -37,6 +38,7 @@ class Window:
     """A context manager."""
 
     def __enter__(self) -> Self:
+        own_x11_events()
         try:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as error:
