@@ -8,11 +8,13 @@ once (`stream.recall`). Undo puts an object's memory back as it was before the c
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stream.command import Add, ObjectRequest, Prompted, Refine, Remove, Rename, Reply, Reset, Undo
@@ -53,18 +55,10 @@ class Orders:
         for camera, config in configs.items():
             self._rosters.setdefault(camera, Roster(config)).config = config
 
-    def roster(self, camera: str) -> Roster:
-        return self._rosters[camera]
-
-    @property
-    def rosters(self) -> Mapping[str, Roster]:
-        return self._rosters
-
     def num_rows(self, camera: str) -> int:
         """How many objects the camera's next picture will have."""
         roster = self._rosters[camera]
-        known = len(self._tracker.object_ids(camera))
-        return known if roster.epoch is not None else max(known, len(roster.config.prompts))
+        return len(roster.config.prompts if roster.epoch is None else self._tracker.object_ids(camera))
 
     def follow(self, frame: Frame) -> list[PromptError]:
         """The camera's next picture: a new epoch starts without memory, with the configured prompts.
@@ -100,9 +94,7 @@ class Orders:
     def take_requests(self, camera: str) -> tuple[str, ...]:
         """Ids of the commands whose effect the camera's next masks show."""
         requests = self._rosters[camera].requests
-        taken = tuple(requests)
-        requests.clear()
-        return taken
+        return tuple(requests.popleft() for _ in range(len(requests)))
 
     def labels(self, camera: str, object_ids: Sequence[int]) -> dict[int, str]:
         known = self._rosters[camera].labels
@@ -206,7 +198,11 @@ class Orders:
             return _no(request, "refused", f"there are {self._tracker.num_objects} objects; {limit}")
         what = f"{'add' if isinstance(request, Add) else 'refine'} {object_id}"
         undoing = self._undoing(what, roster, object_id, ids=[object_id])
-        was_past = self._put_prompt(object_id, request, prompt)
+        try:
+            was_past = self._put_prompt(object_id, request, prompt)
+        except torch.OutOfMemoryError:
+            self._take_back(undoing, roster)  # half done
+            raise
         if isinstance(request, Add) and (is_new or request.label):
             roster.labels[object_id] = request.label
         roster.touched.add(object_id)
@@ -239,7 +235,7 @@ class Orders:
         undoing = self._undoing(f"rename {old}", roster, old, ids=[])
         if new != old:
             self._tracker.rename(old, new, camera=request.camera)
-            undoing = Undoing(undoing.what, old, {}, undoing.labels, undoing.touched, undoing.moved, (new, old))
+            undoing = dataclasses.replace(undoing, renamed=(new, old))
             roster.moved |= {old} & {prompt.object_id for prompt in roster.config.prompts}
         roster.labels[new] = roster.labels.pop(old, "") if request.label is None else request.label
         if new != old:
@@ -261,21 +257,24 @@ class Orders:
         if not roster.undo:
             return _no(request, "refused", "there is nothing to take back")
         last = roster.undo.pop()
-        if last.renamed is not None and self._knows(request.camera, last.renamed[0]):
-            self._tracker.rename(*last.renamed, camera=request.camera)
+        self._take_back(last, roster)
+        return Reply(id=request.id, object_id=last.object_id, note=f"taken back: {last.what}")
+
+    def _take_back(self, last: Undoing, roster: Roster) -> None:
+        camera = roster.config.name
+        if last.renamed is not None and self._knows(camera, last.renamed[0]):
+            self._tracker.rename(*last.renamed, camera=camera)
         for object_id, snapshot in last.before.items():
             if snapshot is not None:
-                self._tracker.restore(object_id, snapshot, camera=request.camera)
-            elif self._knows(request.camera, object_id):
-                self._tracker.remove(object_id, camera=request.camera)
-        roster.labels, roster.touched, roster.moved = dict(last.labels), set(last.touched), set(last.moved)
-        return Reply(id=request.id, object_id=last.object_id, note=f"taken back: {last.what}")
+                self._tracker.restore(object_id, snapshot, camera=camera)
+            elif self._knows(camera, object_id):
+                self._tracker.remove(object_id, camera=camera)
+        roster.put_back(last)
 
     def _undoing(self, what: str, roster: Roster, object_id: int | None, *, ids: Sequence[int]) -> Undoing:
         camera = roster.config.name
         before = {i: self._tracker.snapshot(i, camera=camera) if self._knows(camera, i) else None for i in ids}
-        touched, moved = frozenset(roster.touched), frozenset(roster.moved)
-        return Undoing(what, object_id, before, dict(roster.labels), touched, moved)
+        return roster.undoing(what, object_id, before)
 
     def _knows(self, camera: str, object_id: int) -> bool:
         return object_id in self._tracker.object_ids(camera)

@@ -33,6 +33,11 @@ class Undoing:
     moved: frozenset[int]
     renamed: tuple[int, int] | None = None
 
+    @property
+    def num_rows(self) -> int:
+        """How many objects' memories it holds."""
+        return sum(snapshot is not None for snapshot in self.before.values())
+
 
 class Roster:
     """One camera. Written by the worker's thread.
@@ -66,9 +71,17 @@ class Roster:
         self.labels = {object_id: label for object_id, label in self.labels.items() if object_id in object_ids}
         self.touched &= set(object_ids)
 
+    def undoing(self, what: str, object_id: int | None, before: Mapping[int, Snapshot | None]) -> Undoing:
+        """How to come back to what is now."""
+        touched, moved = frozenset(self.touched), frozenset(self.moved)
+        return Undoing(what, object_id, before, dict(self.labels), touched, moved)
+
+    def put_back(self, last: Undoing) -> None:
+        self.labels, self.touched, self.moved = dict(last.labels), set(last.touched), set(last.moved)
+
     def remember(self, undoing: Undoing) -> None:
         self.undo.append(undoing)
-        while len(self.undo) > 1 and sum(len(one.before) for one in self.undo) > MAX_UNDO_ROWS:
+        while len(self.undo) > 1 and sum(one.num_rows for one in self.undo) > MAX_UNDO_ROWS:
             self.undo.popleft()
 
     def stale(self, seen: Seen) -> str:

@@ -17,7 +17,7 @@ from stream.config import CameraConfig, PromptConfig
 from stream.device import DeviceLost
 from stream.frame import CameraCondition
 from stream.inbox import Command
-from stream.roster import MAX_UNDO
+from stream.roster import MAX_UNDO, MAX_UNDO_ROWS
 from stream.worker import MAX_EXHAUSTED_TURNS
 
 POINT = ((5.0, 5.0, 1),)
@@ -271,6 +271,22 @@ def test_undo_goes_back_a_bounded_number_of_commands() -> None:
         assert caller.show() == (1, 2, 3)
 
 
+def test_undo_holds_a_bounded_number_of_memories() -> None:
+    """Two resets together have too many: the first cannot be taken back any more, the second can."""
+    with bench(1, 0) as rig:
+        caller = Caller(rig)
+        caller.show()
+        for num in (MAX_UNDO_ROWS - 2, 3):
+            for _ in range(num):
+                assert caller.ask(Add(camera="cam0", points=POINT)).ok
+            caller.show()
+            assert caller.ask(Reset(camera="cam0")).ok
+        taken = []
+        while (reply := caller.ask(Undo(camera="cam0"))).ok:
+            taken.append(reply.note.removeprefix("taken back: "))
+        assert taken == ["reset", "add 3", "add 2", "add 1"] and caller.show() == ()
+
+
 def test_what_was_undone_may_be_asked_for_again() -> None:
     with bench(1, 0, watched=True) as rig:
         caller = Caller(rig)
@@ -384,6 +400,32 @@ def test_an_exhausted_device_loses_pictures_but_no_command() -> None:
         caller.seq = MAX_EXHAUSTED_TURNS
         assert caller.show() == (1,) and rig.sink.requests[-1] == ("kept",)
         assert rig.worker.num_exhausted == MAX_EXHAUSTED_TURNS - 1 and rig.feeds[0].ring.num_leased == 0
+
+
+def test_a_late_prompt_that_exhausts_the_device_leaves_everything_as_it_was() -> None:
+    with bench(1, 1, watched=True) as rig:
+        caller = Caller(rig)
+        for _ in range(6):
+            caller.show()
+        before = rig.tracker.snapshot(1, camera="cam0").memory
+        track, left = rig.engine.track, [2]
+
+        def track_or_fail(*args: Any) -> Any:
+            left[0] -= 1
+            if left[0] == 0:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+            return track(*args)
+
+        for object_id in (1, None):
+            left[0] = 2
+            rig.engine.track = track_or_fail  # type: ignore[method-assign]
+            reply = caller.ask(Add(camera="cam0", object_id=object_id, points=POINT, seen=caller.seen(1)))
+            assert (reply.ok, reply.code) == (False, "busy") and "exhausted" in reply.error
+            rig.engine.track = track  # type: ignore[method-assign]
+            after = rig.tracker.snapshot(1, camera="cam0").memory
+            assert before is not None and after is not None and after.age == before.age
+            assert torch.equal(after.memory_snc, before.memory_snc) and rig.tracker.object_ids("cam0") == (1,)
+        assert caller.show() == (1,)
 
 
 def test_a_device_that_stays_exhausted_ends_the_thread() -> None:
