@@ -172,7 +172,7 @@ def _fill(drawn: Picture, crop: Crop, colour: Colour) -> None:
 def _outline(drawn: Picture, crop: Crop, colour: Colour, *, is_selected: bool) -> None:
     contours, _ = cv2.findContours(crop[0], cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE, offset=crop[1])
     lines = [_smoothed(np.asarray(contour, np.int32)) for contour in contours]
-    thickness = max(1, round(_scale(drawn.shape[0]) * 2.4))
+    thickness = max(1, round(drawn.shape[0] / 360))
     if (
         thickness > 1 or is_selected
     ):  # a dark rim sets the line off; on a small picture it would hide more than it shows

@@ -22,6 +22,7 @@ from view_rig import APT_PACKAGES, HEIGHT, WIDTH, Hand, Screen, until, viewing, 
 from stream import wire
 from stream.command import Add, Refine, Remove, Rename, Reply, Request, Undo
 from stream.inbox import Command
+from stream.keys import KeyFolder, KeyRing
 from stream.overlay import colour_of
 from stream.publish import Publisher
 from stream.view.editor import NO_COMMANDS
@@ -107,13 +108,17 @@ class Discs:
 
 
 @contextlib.contextmanager
-def discs(*cameras: str, is_controlled: bool = True, bind: str = "tcp://127.0.0.1:*") -> Iterator[Discs]:
+def discs(
+    *cameras: str, is_controlled: bool = True, bind: str = "tcp://127.0.0.1:*", keys: KeyRing | None = None
+) -> Iterator[Discs]:
     info = wire.Info(cameras=tuple(wire.CameraInfo(name=name) for name in cameras))
     with contextlib.ExitStack() as stack:
-        publisher = stack.enter_context(publishing(bind, frames_fps=100.0, info=info))
+        publisher = stack.enter_context(publishing(bind, frames_fps=100.0, info=info, keys=keys))
         rig = None
         if is_controlled:
-            rig = stack.enter_context(controlling(cameras=cameras, run=publisher.run_id))
+            rig = stack.enter_context(
+                controlling(*[bind] * (keys is not None), cameras=cameras, run=publisher.run_id, keys=keys)
+            )
             publisher.put_info(msgspec.structs.replace(info, control=rig.endpoint))
         daemon = Discs(publisher, rig, cameras)
         daemon.start()
@@ -253,6 +258,24 @@ def test_without_commands_it_only_shows(screen: Screen) -> None:
         hand.press("h")
         until(lambda: screen.count(PICTURE, hand.window) < 0.5 * WIDTH * HEIGHT, "help")
         assert process.poll() is None
+
+
+def test_over_curve_a_control_key_commands_and_a_view_key_only_sees(screen: Screen, tmp_path: Path) -> None:
+    folder = KeyFolder(tmp_path / "keys")
+    alice, carol = folder.new("alice", "view"), folder.new("carol", "control")
+    with discs("a", bind="tcp://0.0.0.0:*", keys=KeyRing.open(folder.path)) as daemon:
+        endpoint = daemon.publisher.endpoints[0].replace("0.0.0.0", "127.0.0.1")
+        with opened(screen, endpoint, "--key", str(carol)) as (_, hand):
+            hand.click(40, 50)
+            seen_disc(screen, hand, 1)
+            hand.press("q")
+            until(lambda: screen.window() is None, "the window is closed")
+        with opened(screen, endpoint, "--key", str(alice)) as (process, hand):
+            seen_disc(screen, hand, 1)
+            hand.click(90, 50)
+            until(lambda: hand.reads("adding an object ..."), "an attempt")
+            until(lambda: not hand.reads("adding an object ..."), "an answer")
+            assert process.poll() is None and len(daemon.of_type(Add)) == 1
 
 
 def test_a_window_and_a_video_show_the_same(screen: Screen, tmp_path: Path) -> None:
