@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-import socket
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
@@ -45,7 +45,7 @@ class World:
         return CameraServer(self.raw, self.origin_s, settings, **options)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def short_folder() -> Iterator[Path]:
     """pytest's own are too long for an ipc socket."""
     folder = Path(tempfile.mkdtemp(prefix="s2f-"))
@@ -53,7 +53,7 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(short_folder: Path) -> World:
     missing = missing_apt_packages(APT_PACKAGES)
     if missing:
@@ -62,20 +62,23 @@ def world(short_folder: Path) -> World:
     return World(scene.write_raw(short_folder / "scene.i420"), time.monotonic())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(world: World, short_folder: Path) -> Iterator[Lab]:
     """A daemon with one healthy camera; tests put their faulty ones beside it."""
     (short_folder / "a").mkdir()
     server = world.cameras({"/healthy": {"fps": 5}})
-    lab = Lab(short_folder / "a", world.origin_s, ports=(free_port(), free_port()))
+    lab = Lab(short_folder / "a", world.origin_s, has_ports=True)
     with server, lab:
         lab.put(HEALTHY, server.url("/healthy"))
         lab.start()
         lab.witness.next(HEALTHY, 0, limit_s=90)
         yield lab
+        lab.signal(signal.SIGTERM)
+        assert lab.process.wait(30) == 0, "after all that, the daemon still ends as it should"
+        assert "Traceback" not in lab.log.read_text(encoding="utf-8")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def locked(lab: Lab, world: World) -> Iterator[float]:
     """A camera that at first had another password than its URL; the moment when that was mended, at the camera."""
     with world.cameras({"/locked": {"offset": 30000, "fps": 2}}, login=("viewer", "other")) as server:
@@ -87,7 +90,7 @@ def locked(lab: Lab, world: World) -> Iterator[float]:
         yield time.monotonic()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def story(world: World, short_folder: Path) -> Iterator[Story]:
     """Of a daemon that is killed, and whose disk is full."""
     (short_folder / "b").mkdir()
@@ -98,7 +101,7 @@ def story(world: World, short_folder: Path) -> Iterator[Story]:
         story.join()
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def early(request: pytest.FixtureRequest) -> None:
     """What takes a minute of waiting begins with the first test, where a test of this run asks for it."""
     for name in ("story", "locked"):
@@ -115,12 +118,6 @@ def record() -> Record:
         record_row(dataclasses.replace(row, others=others))
 
     return write
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def os_is_ci() -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from faults import scene
 from faults.witness import SMEARED, Witness
-from stream.client import Subscriber
+from stream.controller import Controller
 
 HEALTHY = "healthy"
 OTHERS_LIMIT_S = 2.5  # the healthy camera has a picture each 0.2 s; a machine under load gets ten times that
@@ -25,11 +25,11 @@ SLACK = 0.2  # a mask of a picture some pictures away is 0.35 worse on its own; 
 class Lab:
     """A daemon on `cameras` (TOML by name). `folder` must be short: it holds ipc sockets."""
 
-    def __init__(self, folder: Path, origin_s: float, *, head: str = "", ports: tuple[int, int] | None = None) -> None:
+    def __init__(self, folder: Path, origin_s: float, *, head: str = "", has_ports: bool = False) -> None:
         self.folder, self.origin_s = folder, origin_s
         self.endpoint = f"ipc://{folder}/d.sock"
         self.control_endpoint = f"{self.endpoint}-control"
-        self.ports = ports  # of tcp:// endpoints for messages and for commands
+        self._tcp = ', "tcp://127.0.0.1:*"' if has_ports else ""
         self.log = folder / "daemon.log"
         self.cameras: dict[str, str] = {}
         self.offsets: dict[str, int] = {}
@@ -47,12 +47,18 @@ class Lab:
 
     def write(self) -> None:
         """The configuration file, as a careful operator writes it: at once."""
-        tcp = [f', "tcp://127.0.0.1:{port}"' for port in self.ports or ()] or ["", ""]
-        text = f'bind = ["{self.endpoint}"{tcp[0]}]\ncontrol = ["{self.control_endpoint}"{tcp[1]}]\n'
+        text = f'bind = ["{self.endpoint}"{self._tcp}]\ncontrol = ["{self.control_endpoint}"{self._tcp}]\n'
         text += f"allow_cpu = true\nframes_fps = 120\njpeg_quality = 90\n{self._head}"
         new = self.folder / "daemon.toml.new"
         new.write_text(text + "".join(self.cameras.values()), encoding="utf-8")
         new.rename(self.folder / "daemon.toml")
+
+    def ports(self) -> tuple[int, int]:
+        """Of its tcp:// endpoints, for messages and for commands."""
+        with Controller(self.control_endpoint, timeout_s=20) as controller:
+            status = controller.status()
+        messages, commands = (int(ends[-1].rpartition(":")[2]) for ends in (status.endpoints, status.control))
+        return messages, commands
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -151,9 +157,3 @@ class Lab:
         before = [item.number for item in self.witness.seen(camera, 0, since_s) if item.number is not None]
         after = [item.number for item in self.witness.seen(camera, since_s) if item.number is not None]
         return max(0, (after[0] - before[-1]) // step - 1)
-
-
-def wait_for_daemon(endpoint: str, *, limit_s: float = 90.0) -> None:
-    """Until the daemon publishes masks."""
-    with Subscriber(endpoint, timeout_s=limit_s) as subscriber:
-        next(iter(subscriber))

@@ -76,6 +76,7 @@ def test_a_slow_subscriber_sees_the_newest(lab: Lab, record: Record) -> None:
 
 
 def test_two_hundred_joins_a_second_are_served(lab: Lab, record: Record) -> None:
+    endpoint = f"tcp://127.0.0.1:{lab.ports()[0]}"
     start_s, rate, num_joined = time.monotonic(), 200, 0
     present: collections.deque[zmq.Socket[bytes]] = collections.deque()
     with nothing_grows(lab):
@@ -83,7 +84,7 @@ def test_two_hundred_joins_a_second_are_served(lab: Lab, record: Record) -> None
             while num_joined < now_s * rate:
                 present.append(zmq.Context.instance().socket(zmq.SUB))
                 present[-1].setsockopt(zmq.LINGER, 0)
-                present[-1].connect(f"tcp://127.0.0.1:{lab.ports[0]}")
+                present[-1].connect(endpoint)
                 present[-1].setsockopt(zmq.SUBSCRIBE, b"")
                 num_joined += 1
             while len(present) > 40:
@@ -104,8 +105,8 @@ def test_two_hundred_joins_a_second_are_served(lab: Lab, record: Record) -> None
 
 def test_garbage_on_both_ports_is_dropped(lab: Lab, record: Record) -> None:
     start_s = time.monotonic()
-    assert lab.ports is not None
-    with nothing_grows(lab), Garbage(lab.ports[0]) as at_data, Garbage(lab.ports[1]) as at_control:
+    ports = lab.ports()
+    with nothing_grows(lab), Garbage(ports[0]) as at_data, Garbage(ports[1]) as at_control:
         strangers = (at_data, at_control)
         for _ in range(NUM_ROUNDS):
             for stranger in strangers:
@@ -114,7 +115,7 @@ def test_garbage_on_both_ports_is_dropped(lab: Lab, record: Record) -> None:
         for stranger in strangers:
             for kind, num in ((zmq.SUB, 40), (zmq.DEALER, 40), (zmq.PUB, 40), (zmq.REQ, 1)):
                 stranger.throw_messages(kind, num)
-        with Controller(f"tcp://127.0.0.1:{lab.ports[1]}", timeout_s=10) as controller:
+        with Controller(f"tcp://127.0.0.1:{ports[1]}", timeout_s=10) as controller:
             asked_s = time.monotonic()
             controller.ping()
             answered_s = time.monotonic() - asked_s
