@@ -189,6 +189,27 @@ def test_ffmpeg_gets_only_the_protocols_of_the_scheme() -> None:
     assert udp["protocol_whitelist"] == "tcp,udp,rtp"
 
 
+def test_a_redirection_to_another_scheme_is_told_and_not_followed(site: Path, certificate: Path) -> None:
+    class Elsewhere(Folder):
+        def do_GET(self) -> None:
+            self.send_response(302)
+            self.send_header("Location", self.login)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    with socket.create_server(("127.0.0.1", 0)) as trap:
+        target = f"https://127.0.0.1:{trap.getsockname()[1]}/part0.ts"
+        kind = type("Served", (Elsewhere,), {"login": target})
+        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), kind) as server:
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
+            said = first_failure(f"http://127.0.0.1:{server.server_port}/part0.ts")
+            server.shutdown()
+        assert "it leads to another protocol, which is not followed" in said
+        trap.setblocking(False)
+        with pytest.raises(BlockingIOError):
+            trap.accept()
+
+
 def test_a_playlist_on_disk_leads_to_no_network(site: Path, tmp_path: Path) -> None:
     with web(site) as (address, asked):
         (tmp_path / "local.m3u8").write_text(playlist(f"{address}/part0.ts"))

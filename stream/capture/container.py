@@ -19,7 +19,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
-from stream.capture.ffmpeg_log import Line, listening, tls_trouble
+from stream.capture.ffmpeg_log import Line, listening, refusal
 from stream.capture.picture import SourceError, SourceRefused
 from stream.capture.watch import Watch
 
@@ -95,7 +95,7 @@ def _explain(error: av.error.FFmpegError, lines: list[Line], watch: Watch | None
         return SourceError(f"no answer within {watch.limit_s:.3g} s")
     if isinstance(error, av.error.ExitError):
         return SourceError("no answer in time")
-    if trouble := tls_trouble(lines):
+    if trouble := refusal(lines):
         return SourceRefused(trouble)
     is_refused = any(isinstance(error, kind) for kind, _ in _REFUSALS)
     return SourceRefused(why(error)) if is_refused else SourceError(why(error))

@@ -57,8 +57,10 @@ def take_damage(lines: list[Line]) -> bool:
     return is_damaged
 
 
-def tls_trouble(lines: list[Line]) -> str:
-    """What is wrong with the server's certificate or handshake, in our words; "" = nothing."""
+def refusal(lines: list[Line]) -> str:
+    """What FFmpeg, not the server, refused: a certificate, a handshake, a protocol; in our words, "" = nothing."""
+    if any("not on whitelist" in text for _, _, text in lines):
+        return "it leads to another protocol, which is not followed; expected the address where it ends"
     text = " ".join(text for _, part, text in lines if part == "tls")
     if "does not match hostname" in text:
         return "its certificate is for another host name (TLS)"

@@ -47,9 +47,11 @@ _RTSP_OPTIONS = {
     "allowed_media_types": "video", "fpsprobesize": "0", "probesize": "32", "analyzeduration": "100000",
     "timeout": "60000000",  # microseconds; behind our own
 }  # fmt: skip
-_TCP_QUEUE = "2"
+_TRANSPORT_OPTIONS = {"tcp": {"reorder_queue_size": "2"}, "udp": {"buffer_size": "4000000"}}
+_HTTP_OPTIONS = {"analyzeduration": "2000000"}
 _PARSED = ("h264", "hevc")
 RESOLVE_LIMIT_S = 20.0
+HTTP_LIMIT_S = 15.0  # of opening: a playlist, and the first of its segments
 HLS_STALL_S = 20.0
 DAMAGED_NS = round(KEY_LIMIT_S * 1e9)
 
@@ -82,7 +84,7 @@ class NetworkStream:
         url, shown = url_with_login(self._config), self._address.shown
         watch.expect(RESOLVE_LIMIT_S)
         resolve(url, shown)
-        watch.expect(OPEN_LIMIT_S)
+        watch.expect(OPEN_LIMIT_S if self._is_rtsp else HTTP_LIMIT_S)
         with interruptible(watch), open_video(url, shown, watch=watch, options=self._options()) as opened:
             self.codec = codec_name(opened.stream)
             is_hls = opened.container.format.name == "hls"
@@ -96,10 +98,9 @@ class NetworkStream:
             place = f"$CREDENTIALS_DIRECTORY/{self._config.credential or 'CREDENTIAL'}.pem"
             log.warning("%s: its certificate is not checked, expected it in %s", self._address.shown, place)
         if self._is_rtsp:
-            options |= _RTSP_OPTIONS | {"rtsp_transport": self._config.rtsp_transport}
-        if self._is_rtsp and self._config.rtsp_transport == "tcp":
-            options["reorder_queue_size"] = _TCP_QUEUE
-        return options
+            transport = self._config.rtsp_transport
+            return options | _RTSP_OPTIONS | _TRANSPORT_OPTIONS[transport] | {"rtsp_transport": transport}
+        return options | _HTTP_OPTIONS
 
 
 class _Reading:
