@@ -165,8 +165,8 @@ def _crop(masks: Masks, row: int) -> Crop:
 def _fill(drawn: Picture, crop: Crop, colour: Colour) -> None:
     mask_hw, (x0, y0) = crop
     part = drawn[y0 : y0 + mask_hw.shape[0], x0 : x0 + mask_hw.shape[1]]
-    flat = np.full_like(part, colour)
-    cv2.copyTo(cv2.addWeighted(part, 1.0 - FILL_OPACITY, flat, FILL_OPACITY, 0.0), mask_hw, part)
+    tint = np.array([*(FILL_OPACITY * value for value in colour), 0.0]).round()  # OpenCV takes it for one pixel
+    cv2.copyTo(cv2.add(cv2.convertScaleAbs(part, alpha=1.0 - FILL_OPACITY), tint), mask_hw, part)
 
 
 def _outline(drawn: Picture, crop: Crop, colour: Colour, *, is_selected: bool) -> None:
@@ -188,7 +188,7 @@ def _smoothed(contour_n12: NDArray[np.int32]) -> NDArray[np.int32]:
         return (contour_n12 << FRACTION_BITS).astype(np.int32)
     padded_n2 = np.concatenate([points_n2[-3:], points_n2, points_n2[:3]])
     sums_n2 = np.cumsum(np.concatenate([np.zeros((1, 2), np.float32), padded_n2]), axis=0, dtype=np.float64)
-    means_n2 = (sums_n2[7:] - sums_n2[:-7]) / 7
+    means_n2 = (sums_n2[7:] - sums_n2[:-7])[::2] / 7  # half of them draw the same line in half the time
     return np.round(means_n2 * (1 << FRACTION_BITS)).astype(np.int32)[:, None, :]
 
 

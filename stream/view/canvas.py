@@ -19,7 +19,7 @@ from stream.view.gesture import Spot
 from stream.view.window import Touch
 
 PANEL_HEIGHT = 48
-BACKGROUND, PANEL = (18, 18, 18), (34, 34, 34)
+BACKGROUND, PANEL = 18, 34  # grey levels
 WHITE, GREY, AMBER = (255, 255, 255), (170, 170, 170), (60, 190, 255)
 ON, BESIDE = (80, 220, 80), (70, 70, 240)  # a point on the object, and one beside it
 FONT, SIZE, HEADLINE = cv2.FONT_HERSHEY_SIMPLEX, 0.5, 0.62
@@ -106,7 +106,7 @@ class Canvas:
 def compose(cards: Sequence[Card], size: tuple[int, int], *, said: str, is_help: bool = False) -> Canvas:
     """Everything, for a window of this (width, height)."""
     width, height = max(size[0], MIN_WIDTH), max(size[1], MIN_HEIGHT)
-    image_hwc = np.full((height, width, 3), BACKGROUND, np.uint8)
+    image_hwc = np.full((height, width, 3), BACKGROUND, np.uint8)  # a number: a colour would take ten times as long
     places = _grid(image_hwc[: height - PANEL_HEIGHT], cards) if len(cards) != 1 else _alone(image_hwc, cards[0])
     _panel(image_hwc[height - PANEL_HEIGHT :], cards, said)
     if is_help:
