@@ -316,7 +316,7 @@ def test_broken_off_it_leaves_nothing(tmp_path: Path, number: signal.Signals) ->
 
 def test_what_the_daemon_cannot_do_is_told_once(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     camera = CameraConfig(name="demo", source="testsrc://demo")
-    config = Config(cameras=(camera,), checkpoint=tmp_path / "none.pt", bind=("tcp://127.0.0.1:*",))
+    config = Config(cameras=(camera,), checkpoint=tmp_path / "none.pt", bind=("tcp://127.0.0.1:*",), allow_cpu=True)
     with DaemonProcess(config) as daemon:
         assert daemon.wait_endpoint().startswith("tcp://127.0.0.1:")
         assert daemon.process.wait(60) == 1
@@ -327,7 +327,8 @@ def test_what_the_daemon_cannot_do_is_told_once(capfd: pytest.CaptureFixture[str
 
 
 def test_a_killed_daemon_is_told(tmp_path: Path) -> None:
-    config = Config(cameras=(CameraConfig(name="demo", source="testsrc://demo"),), bind=("tcp://127.0.0.1:*",))
+    camera = CameraConfig(name="demo", source="testsrc://demo")
+    config = Config(cameras=(camera,), bind=("tcp://127.0.0.1:*",), allow_cpu=True)
     with DaemonProcess(config) as daemon:
         daemon.wait_endpoint()
         daemon.process.kill()
