@@ -109,7 +109,7 @@ def test_after_a_lost_packet_no_smeared_picture_comes(
     with ScriptedCamera(programme) as camera:
         camera.lose = lambda number, index, count: number in lost and hit(index, count)
         with watched(camera, rtsp_transport=transport) as rig:
-            seen = rig.read(60, seconds=60)
+            seen = rig.read(45, seconds=60)
     assert max(item.looked for item in seen) < worst(programme), "not one smeared picture"
     assert rig.ring.num_dropped["corrupt"] >= GOP and rig.thread.num_reconnects == 0
     assert rig.states.conditions[:2] == [CameraCondition.OFFLINE, CameraCondition.ONLINE]
@@ -132,7 +132,7 @@ def test_nothing_comes_before_the_first_key_frame(camera: ScriptedCamera) -> Non
     camera.lose = lambda number, index, count: number == 0
     with watched(camera) as rig:
         seen = rig.read(5)
-    assert seen[0].number == GOP and rig.ring.num_dropped["before_key"] >= GOP - 2
+    assert seen[0].number == GOP + seen[0].stamp.seq and rig.ring.num_dropped["before_key"] >= GOP - 2
 
 
 def test_the_gate_opens_again_where_no_key_frame_ever_comes() -> None:
@@ -171,12 +171,12 @@ def test_a_half_open_connection_is_noticed_while_opening(monkeypatch: pytest.Mon
 
 
 def test_a_slow_camera_is_not_taken_for_a_silent_one(camera: ScriptedCamera, h264: Programme) -> None:
-    camera.programme = Programme("h264", 2.0, h264.pictures)
-    with capture(camera.url, backoff=quick(), stall_s=0.3) as rig:
-        rig.until(lambda: rig.thread.num_seen >= 9)
+    camera.programme = Programme("h264", 4.0, h264.pictures)
+    with capture(camera.url, backoff=quick(), stall_s=0.15) as rig:
+        rig.until(lambda: rig.thread.num_seen >= 10)
         reconnects = rig.thread.num_reconnects
-        rig.until(lambda: rig.thread.num_seen >= 16)
-        assert rig.thread.num_reconnects == reconnects <= 3, "it learned the camera's rate"
+        rig.until(lambda: rig.thread.num_seen >= 18)
+        assert rig.thread.num_reconnects == reconnects <= 6, "it learned the camera's rate"
 
 
 def test_patience_is_ten_periods_or_the_setting() -> None:
@@ -283,8 +283,7 @@ def test_time_stamps_that_jump_lose_nothing(camera: ScriptedCamera, jump_s: floa
         camera.jump_s = jump_s
         seen += rig.read(40)
     assert_in_order(seen)
-    numbers = [item.number for item in seen]
-    assert all(0 < (b - a) % NUM <= 5 for a, b in itertools.pairwise(numbers) if a is not None and b is not None)
+    assert {(item.number - item.stamp.seq) % NUM for item in seen} == {0}, "not one picture is missing"
     spread = [(b.stamp.arrival_ns - a.stamp.arrival_ns) / 1e9 for a, b in itertools.pairwise(seen)]
     assert max(spread) < 2 and rig.thread.num_reconnects == 0
     assert rig.thread.numbering.epoch == 0

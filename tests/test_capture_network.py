@@ -137,11 +137,34 @@ def test_hls_plays_at_the_rate_of_its_pictures(site: Path) -> None:
     assert all(item.number == item.stamp.seq % NUM for item in seen)
 
 
-def test_hls_whose_server_goes_away_is_found_again(site: Path, tmp_path: Path) -> None:
+def test_hls_that_ends_is_opened_again(site: Path) -> None:
     with web(site) as (address, asked), capture(f"{address}/live.m3u8", pace="offline", backoff=quick()) as rig:
         numbers = [item.number for item in rig.read(NUM + 10, seconds=60)]
         assert rig.thread.num_reconnects == 1
     assert numbers == [*range(NUM), *range(10)] and asked.count("/live.m3u8") >= 2
+
+
+def test_a_worker_that_takes_its_time_is_no_stall(site: Path) -> None:
+    with (
+        web(site) as (address, _),
+        capture(f"{address}/part0.ts", pace="offline", backoff=quick(), stall_s=0.2) as rig,
+    ):
+        assert [item.number for item in rig.read(6, pause_s=0.5)] == [*range(6)]
+        assert rig.thread.num_reconnects == 0
+
+
+def test_hls_that_stops_growing_is_a_stall_after_longer_than_a_segment(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.capture.streams.HLS_STALL_S", 1.5)
+    for part in site.iterdir():
+        (tmp_path / part.name).write_bytes(part.read_bytes().replace(b"#EXT-X-ENDLIST", b""))
+    with web(tmp_path) as (address, asked), capture(f"{address}/live.m3u8", backoff=quick(), stall_s=0.1) as rig:
+        assert rig.read(10)[-1].number is not None
+        assert rig.thread.num_reconnects == 0, "stall_s is for cameras, not for segments"
+        rig.until(lambda: rig.thread.num_reconnects == 1)
+        assert asked.count("/live.m3u8") >= 2 and rig.thread.num_seen >= NUM - 1
+    assert any(state.reason.endswith("no answer within 1.5 s") for state in rig.states.states)
 
 
 def playlist(*parts: str) -> str:

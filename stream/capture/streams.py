@@ -89,7 +89,7 @@ class NetworkStream:
             self.codec = codec_name(opened.stream)
             is_hls = opened.container.format.name == "hls"
             self._patience.begin(max(self._config.stall_s, HLS_STALL_S) if is_hls else self._config.stall_s)
-            yield from _Reading(self, opened, watch).items()
+            yield from _Reading(self._config, opened, watch, patience=self._patience, shown=shown).items()
 
     def _options(self) -> dict[str, str]:
         options = protocol_options(self._config, self._scheme)
@@ -104,20 +104,21 @@ class NetworkStream:
 
 
 class _Reading:
-    """One connection, from its first packet to its last."""
+    """One connection, from its first packet to its last. `_alive_ns`: when it last gave, or had to drop, a picture."""
 
-    def __init__(self, source: NetworkStream, opened: Opened, watch: Watch) -> None:
-        config, stream = source._config, opened.stream
+    def __init__(self, config: CameraConfig, opened: Opened, watch: Watch, *, patience: Patience, shown: str) -> None:
+        stream, is_rtsp = opened.stream, config.source.lower().startswith("rtsp")
+        is_file = opened.container.format.name == "hls" or opened.container.duration is not None
         self._opened = opened
         self._watch = watch
-        self._patience = source._patience
+        self._patience = patience
+        self._shown = shown
         self._decoder = PictureDecoder(stream, low_delay=True)
         self._alive_ns = self._good_ns = time.monotonic_ns()
         self._gate = Gate(self._alive_ns)
-        self._clock = SenderClock(source._address.shown) if config.clock == "sender" else None
-        is_file = opened.container.format.name == "hls" or opened.container.duration is not None
-        self._pacer = Pacer(watch) if is_file and not source._is_rtsp and config.pace == "live" else None
-        self._comes_late = source._is_rtsp and stream.codec_context.name in _PARSED
+        self._clock = SenderClock(shown) if config.clock == "sender" else None
+        self._pacer = Pacer(watch) if is_file and not is_rtsp and config.pace == "live" else None
+        self._comes_late = is_rtsp and stream.codec_context.name in _PARSED
 
     def items(self) -> Items:
         begun = Arrival.now() if self._comes_late else None
@@ -133,6 +134,8 @@ class _Reading:
                 yield from self._decode(packet, Arrival.now() if self._pacer else arrival)
             begun = now if self._comes_late else None
             self._watch.expect(self._patience.deadline_s, self._alive_ns)
+        if self._watch.is_late():  # HLS calls its interruption an end
+            raise SourceError(f"source '{self._shown}': no answer within {self._watch.limit_s:.3g} s")
         yield from self._decoder.flush()
 
     def _wait(self, packet: Packet[VideoStream], pacer: Pacer) -> bool:
@@ -154,6 +157,6 @@ class _Reading:
         if take_damage(self._opened.lines) or Loss("corrupt") in items:
             self._gate.shut(now_ns)
             items = [Loss("corrupt") if isinstance(item, Picture) else item for item in items]
-        if any(isinstance(item, Picture) for item in items):
-            self._alive_ns = self._good_ns = now_ns
         yield from items
+        if any(isinstance(item, Picture) for item in items):
+            self._alive_ns = self._good_ns = time.monotonic_ns()  # what the worker took of it is no silence
