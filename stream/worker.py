@@ -4,9 +4,10 @@ Owns: the tracker, which frames make up a turn, and the inbox of commands about 
 which makes every call to the device.
 Never: decodes, encodes or sends anything, waits for a subscriber, or lets one camera wait for another.
 
-A turn first obeys the commands that wait, then takes the newest unread picture of at most 8 cameras with at most 16
-objects, the longest-waiting camera first. What it does not take is replaced in the ring by newer pictures, which count
-it. With pace=offline it first waits for the publisher to have taken the camera's last result, so that none is replaced.
+A turn first obeys commands that wait, at least one and for 50 ms, then takes the newest unread picture of at most 8
+cameras with at most 16 objects, the longest-waiting camera first. What it does not take is replaced in the ring by newer
+pictures, which count it. With pace=offline it first waits for the publisher to have taken the camera's last result, so
+that none is replaced.
 
 What fails: a prompt that does not fit its picture is dropped and said. When the device's memory is exhausted the turn's
 pictures are lost and counted, what can be spared is freed, and the next turn tries again; the third such turn in a row
@@ -42,6 +43,7 @@ from stream.tracker import Tracker
 log = logging.getLogger(__name__)
 
 IDLE_LIMIT_S = 0.25  # the loop moves at least this often
+OBEY_LIMIT_NS = 50_000_000  # a late prompt takes as long as the pictures that it missed
 MAX_EXHAUSTED_TURNS = 3
 SAVE_EVERY_NS, SAVE_SOON_NS = 10_000_000_000, 1_000_000_000
 
@@ -164,8 +166,11 @@ class GpuWorker:
     # --- commands ----------------------------------------------------------------------------------------------------
 
     def _obey(self, orders: Orders) -> None:
-        """Those that wait now; others that come meanwhile are for the next turn."""
+        """Those that wait now, as long as the pictures can wait; the rest is for the next turn."""
+        until_ns = time.monotonic_ns() + OBEY_LIMIT_NS
         for _ in range(len(self.inbox)):
+            if time.monotonic_ns() >= until_ns:
+                return
             command = self.inbox.take()
             if command is None:
                 return  # control took those back that waited too long

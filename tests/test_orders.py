@@ -176,6 +176,28 @@ def test_a_picture_that_is_not_remembered_falls_back_to_the_next_and_says_so() -
             assert caller.show() == (1, 2)
 
 
+def test_many_late_prompts_do_not_stop_the_masks() -> None:
+    with bench(1, 1, watched=True) as rig:
+        caller = Caller(rig)
+        for _ in range(14):
+            caller.show()
+        track, answered = rig.engine.track, []
+
+        def slow_track(*args: Any) -> Any:
+            threading.Event().wait(0.01)
+            return track(*args)
+
+        rig.engine.track = slow_track  # type: ignore[method-assign]
+        for _ in range(20):  # each follows ten pictures, so a tenth of a second
+            request = Add(camera="cam0", object_id=1, points=POINT, seen=caller.seen(3))
+            assert rig.worker.inbox.put(Command(request, answered.append))
+        caller.show()
+        assert len(answered) <= 10
+        while len(answered) < 20:
+            caller.show()
+        assert all(reply.ok for reply in answered)
+
+
 def test_before_the_first_picture_nothing_can_be_prompted() -> None:
     with bench(1, 0) as rig:
         caller = Caller(rig)
