@@ -5,9 +5,9 @@ which makes every call to the device.
 Never: decodes, encodes or sends anything, waits for a subscriber, or lets one camera wait for another.
 
 A turn first obeys commands that wait, at least one and for 50 ms, then takes the newest unread picture of at most 8
-cameras with at most 16 objects, the longest-waiting camera first. What it does not take is replaced in the ring by newer
-pictures, which count it. With pace=offline it first waits for the publisher to have taken the camera's last result, so
-that none is replaced.
+cameras with at most 16 objects, the longest-waiting camera first. What it does not take is replaced in the ring by
+newer pictures, which count it. With pace=offline it first waits for the publisher to have taken the camera's last
+result, so that none is replaced.
 
 What fails: a prompt that does not fit its picture is dropped and said. When the device's memory is exhausted the turn's
 pictures are lost and counted, what can be spared is freed, and the next turn tries again; the third such turn in a row
