@@ -13,6 +13,7 @@ import colorsys
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -30,6 +31,16 @@ WHITE: Colour = (255, 255, 255)
 DARK: Colour = (24, 24, 24)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 FRACTION_BITS = 4  # of the coordinates of a line
+
+
+class Plate(NamedTuple):
+    """A rectangle for a line of text; the text stands on `base`, counted from `top`."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+    base: int
 
 
 def colour_of(object_id: int) -> Colour:
@@ -61,11 +72,13 @@ def draw_overlay(
         _fill(drawn, crops[row], colour_of(masks.object_ids[row]))
     for row in seen:
         _outline(drawn, crops[row], colour_of(masks.object_ids[row]), is_selected=masks.object_ids[row] == selected)
+    taken: list[Plate] = []
     for row in seen:
         object_id, corner = masks.object_ids[row], masks.boxes_n4[row, :2].tolist()
         text = caption(object_id, names.get(object_id, ""), score=float(masks.scores[row]))
-        rim = WHITE if object_id == selected else None
-        _tag(drawn, text, (corner[0], corner[1]), colour=colour_of(object_id), rim=rim)
+        plate = _plate(drawn, text, (corner[0], corner[1]), taken=taken)
+        taken.append(plate)
+        _tag(drawn, text, plate, colour=colour_of(object_id), rim=WHITE if object_id == selected else None)
     line = "   ".join(part for part in (status, *(caption_hidden(masks, row, names) for row in rows)) if part)
     return _status(drawn, line) if line else drawn
 
@@ -192,17 +205,26 @@ def _smoothed(contour_n12: NDArray[np.int32]) -> NDArray[np.int32]:
     return np.round(means_n2 * (1 << FRACTION_BITS)).astype(np.int32)[:, None, :]
 
 
-def _tag(drawn: Picture, text: str, corner: tuple[int, int], *, colour: Colour, rim: Colour | None) -> None:
-    """A small plate in the object's colour above its box, moved inside where the picture ends."""
-    text, scale = _writable(text), _scale(drawn.shape[0])
-    thickness = max(1, round(scale * 1.6))
-    (text_width, text_height), baseline = cv2.getTextSize(text, FONT, scale, thickness)
-    plate_width, plate_height = text_width + 8, text_height + baseline + 6
-    left = max(0, min(corner[0], drawn.shape[1] - plate_width))
-    top = max(0, min(corner[1] - plate_height - 3, drawn.shape[0] - plate_height))
-    cv2.rectangle(drawn, (left, top), (left + plate_width, top + plate_height), colour, cv2.FILLED)
+def _plate(drawn: Picture, text: str, corner: tuple[int, int], *, taken: Sequence[Plate]) -> Plate:
+    """Where a small plate for the text lies: above its box, moved inside where the picture ends, below other plates."""
+    scale = _scale(drawn.shape[0])
+    (text_width, text_height), baseline = cv2.getTextSize(_writable(text), FONT, scale, max(1, round(scale * 1.6)))
+    width, height = text_width + 8, text_height + baseline + 6
+    left = max(0, min(corner[0], drawn.shape[1] - width))
+    top = max(0, min(corner[1] - height - 3, drawn.shape[0] - height))
+    for other in sorted(taken, key=lambda plate: plate.top):
+        is_beside = left + width < other.left or other.left + other.width < left
+        if not is_beside and other.top - height <= top <= other.top + other.height:
+            top = min(other.top + other.height + 1, drawn.shape[0] - height)
+    return Plate(left, max(0, top), width, height, base=text_height + 3)
+
+
+def _tag(drawn: Picture, text: str, plate: Plate, *, colour: Colour, rim: Colour | None) -> None:
+    scale = _scale(drawn.shape[0])
+    corners = (plate.left, plate.top), (plate.left + plate.width, plate.top + plate.height)
+    cv2.rectangle(drawn, *corners, colour, cv2.FILLED)
     if rim is not None:
-        cv2.rectangle(drawn, (left, top), (left + plate_width, top + plate_height), rim, 1)
+        cv2.rectangle(drawn, *corners, rim, 1)
     is_bright = 0.114 * colour[0] + 0.587 * colour[1] + 0.299 * colour[2] > 140
-    place = (left + 4, top + text_height + 3)
-    cv2.putText(drawn, text, place, FONT, scale, DARK if is_bright else WHITE, thickness, cv2.LINE_AA)
+    place, ink = (plate.left + 4, plate.top + plate.base), DARK if is_bright else WHITE
+    cv2.putText(drawn, _writable(text), place, FONT, scale, ink, max(1, round(scale * 1.6)), cv2.LINE_AA)

@@ -90,6 +90,15 @@ def test_objects_at_the_rim_are_drawn_inside(picture: NDArray[np.uint8], box: tu
     assert drawn.shape == picture.shape and not np.array_equal(drawn, picture)
 
 
+def test_the_plates_of_objects_at_one_place_do_not_cover_one_another(picture: NDArray[np.uint8]) -> None:
+    places = np.stack([rectangle(100 + 3 * index, 60, 200, 160) for index in range(4)])
+    drawn = draw_overlay(picture, masks_of(places, [1, 2, 3, 4]))
+    alone = draw_overlay(picture, masks_of(places[:1], [1]))
+    plate = (np.abs(alone.astype(int) - colour_of(1)).max(axis=2) < 6).sum()
+    for object_id in (1, 2, 3, 4):
+        assert (np.abs(drawn.astype(int) - colour_of(object_id)).max(axis=2) < 6).sum() > 0.5 * plate
+
+
 def test_no_objects_and_no_status_is_the_picture_itself(picture: NDArray[np.uint8]) -> None:
     assert np.array_equal(draw_overlay(picture, Masks.empty(243, 317)), picture)
 
