@@ -56,6 +56,16 @@ class Discs:
         self._stopping.set()
         self._thread.join(10)
 
+    def set_cameras(self, *names: str) -> None:
+        """As after a reload of the configuration."""
+        for name in names:
+            self.objects.setdefault(name, {})
+            self._shown.setdefault(name, [])
+        cameras = tuple(wire.CameraInfo(name=name) for name in names)
+        control = self.rig.endpoint if self.rig is not None else None
+        self.cameras = names
+        self.publisher.put_info(wire.Info(control=control, cameras=cameras))
+
     def of_type(self, kind: type) -> list:
         return [item for item in self.requests if isinstance(item, kind)]
 
@@ -223,6 +233,12 @@ def test_cameras_are_switched_and_shown_together_and_saved(screen: Screen, tmp_p
             hand.press("Tab", "camera a")
             seen_disc(screen, hand, 7, is_there=False)
             hand.press("g", "click on a camera to see it alone")
+            seen_disc(screen, hand, 7)
+            daemon.set_cameras("a", "b", "c")
+            until(lambda: hand.reads("the daemon has a new camera c"), "a new camera is told")
+            daemon.set_cameras("b", "c")
+            until(lambda: hand.reads("the daemon has no camera a any more; Tab: the next one"), "a camera that is gone")
+            hand.press("1", "camera b")
             seen_disc(screen, hand, 7)
             assert process.poll() is None
         (path,) = tmp_path.iterdir()
