@@ -7,6 +7,8 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -164,6 +166,20 @@ def seen_disc(screen: Screen, hand: Hand, object_id: int, *, is_there: bool = Tr
     fill = tuple(round(0.58 * grey + 0.42 * part) for grey, part in zip(PICTURE, colour_of(object_id), strict=True))
     state = "there" if is_there else "gone"
     until(lambda: (screen.count(fill, hand.window) > 60) == is_there, f"object {object_id} {state}")  # type: ignore[arg-type]
+
+
+def test_qt_finds_the_systems_own_libx11_xcb() -> None:
+    """Else it may lose events: a window in a hundred is never painted or hears no key."""
+    program = (
+        "import ctypes, cv2; from stream.view.window import own_x11_events\n"
+        "assert not hasattr(ctypes.CDLL(None), 'XSetEventQueueOwner')\n"
+        "own_x11_events()\n"
+        "found = ctypes.cast(ctypes.CDLL(None).XSetEventQueueOwner, ctypes.c_void_p).value\n"
+        "own = ctypes.cast(ctypes.CDLL('libX11-xcb.so.1').XSetEventQueueOwner, ctypes.c_void_p).value\n"
+        "assert found == own, (found, own)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("how", ["q", "Escape", "alt+F4", "INT"])

@@ -34,7 +34,7 @@ def view(
     window: Annotated[bool | None, typer.Option(help="Show a window; if there is a display unless given.")] = None,
     key: Key = None,
 ) -> None:
-    """Show a camera's pictures with their masks, live; or save them."""
+    """Show a camera's pictures with their masks, live, and correct them by clicking (H: help); or save them."""
     from stream.keys import ClientKeys
     from stream.movie import MovieError
     from stream.view import ViewError, ViewOptions, run_view
