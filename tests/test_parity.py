@@ -3,8 +3,9 @@
 Both run in fp32 on the CPU; both store memories in bfloat16. Random weights have their time embeddings scaled by 20,
 or they would hardly see their memory, and their object score lifted, or there would be no masks; the trained nano runs
 as it is. Measured: max |a - b| is up to 3e-6 of max |b| with random weights. With the trained ones it is 1e-6 to 7e-6
-at the median frame and 1.1e-4 at the worst of 400: a value that differs in its seventh digit now and then rounds to
-the neighbouring bfloat16 when it is stored, and a trained network amplifies that.
+at the median frame and 1.1e-4 at the worst of 400 with two threads of torch, 2.5e-4 with one: a value that differs in
+its seventh digit now and then rounds to the neighbouring bfloat16 when it is stored, and a trained network amplifies
+that. So the trained weights have a tolerance of their own.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from engines.spec import FrameFeatures, MemoryRead, Segmentation
 from engines.weights import build_model
 from stream.tracker import Tracker, TrackerOptions
 
-TOLERANCE = 2e-4
+TOLERANCE, TRAINED_TOLERANCE = 2e-4, 5e-4
 NUM_FRAMES = 40
 
 
@@ -125,7 +126,9 @@ def test_trained_nano_equals_official(name: str, tmp_path: Path) -> None:
     network = build_model("nano")
     scenario = make_scenario(name, tmp_path, network.image_size, NUM_FRAMES)
     assert_parity(
-        run_official(official_predictor("nano", network), scenario), run_ours(make_engine("nano", network), scenario)
+        run_official(official_predictor("nano", network), scenario),
+        run_ours(make_engine("nano", network), scenario),
+        TRAINED_TOLERANCE,
     )
 
 
