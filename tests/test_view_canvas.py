@@ -4,6 +4,8 @@ mouse; and commands that go to and fro beside the window.
 
 from __future__ import annotations
 
+import cv2
+import msgspec
 import numpy as np
 import pytest
 from control_rig import RUN, controlling
@@ -12,12 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from view_rig import HEIGHT, WIDTH, message
 
+from stream.client import FrameMessage, MasksMessage, StateMessage
 from stream.command import Add, Refine, Remove, Rename, Reply, Seen, Undo
+from stream.frame import CameraCondition
 from stream.overlay import colour_of, scaled
 from stream.view.asking import Ask
 from stream.view.canvas import AMBER, PANEL_HEIGHT, Card, Mark, Place, compose, window_size
 from stream.view.gesture import Box, Click, Gestures, Spot
 from stream.view.messenger import MAX_WAITING, Messenger
+from stream.view.reel import Reel
 from stream.view.window import Act, Button, Touch, key_name
 
 
@@ -146,6 +151,47 @@ def test_the_selected_object_has_a_white_rim() -> None:
     colour = np.array(colour_of(1))
     assert (np.abs(plain.astype(int) - colour).max(axis=2) < 10).sum() > 100
     assert (plain[50:] > 250).all(axis=2).sum() * 5 < (chosen[50:] > 250).all(axis=2).sum()
+
+
+# --- what came of a camera --------------------------------------------------------------------------------------------
+
+
+def frame_of(masks: MasksMessage, picture_hwc: np.ndarray) -> FrameMessage:
+    shared = {name: getattr(masks, name) for name in FrameMessage.__struct_fields__ if hasattr(masks, name)}
+    return FrameMessage(**shared, encoding="jpeg", data=cv2.imencode(".jpg", picture_hwc)[1].tobytes())
+
+
+def state(condition: CameraCondition, reason: str = "", problem: str = "") -> StateMessage:
+    return StateMessage(camera="a", epoch=0, condition=condition, reason=reason, utc_ns=1, problem=problem)
+
+
+def test_a_camera_tells_why_no_pictures_come() -> None:
+    reel = Reel("a")
+    assert reel.trouble(0.0) == "a: waiting for the first picture"
+    reel.put(state(CameraCondition.OFFLINE, "connection refused"), 1.0)
+    assert reel.trouble(1.0) == "a is offline: connection refused"
+    reel.put(state(CameraCondition.ONLINE, "frames arrive", "daemon.toml: wrong"), 2.0)
+    masks = message(4)
+    reel.put(masks, 2.0)
+    reel.put(frame_of(masks, picture(WIDTH, HEIGHT)), 2.0)
+    assert reel.advance() and reel.take_unseen() is masks and reel.take_unseen() is None
+    assert reel.trouble(4.0) == ""
+    assert reel.figures().startswith("a  0/4  ") and reel.figures().endswith("online")
+    assert reel.problem() == "daemon.toml: wrong"
+    assert reel.trouble(9.0) == "a: no picture for 7 s, waiting for the daemon"
+    reel.put(state(CameraCondition.PAUSED), 9.0)
+    assert reel.trouble(9.0) == "a is paused"
+
+
+def test_a_picture_that_is_none_or_of_another_size_is_not_shown() -> None:
+    reel, masks = Reel("a"), message(4)
+    reel.put(masks, 0.0)
+    reel.put(frame_of(masks, picture(WIDTH + 8, HEIGHT)), 0.0)
+    assert not reel.advance() and reel.shown is None
+    masks = message(5)
+    reel.put(masks, 0.0)
+    reel.put(msgspec.structs.replace(frame_of(masks, picture(WIDTH, HEIGHT)), data=b"no JPEG"), 0.0)
+    assert not reel.advance() and reel.shown is None
 
 
 # --- gestures --------------------------------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ class Editor:
         self.is_new = False  # the next click makes a new object
         self.can_command: bool | None = None  # None: the daemon was not heard yet
         self.name: str | None = None  # what was typed so far of the selected object's name
-        self.said = "H: help"
+        self.said = "click on an object to follow it; H: help"
         self._asked = Asked()
         self._selected: dict[str, int] = {}  # by camera
         self._shown: dict[str, MasksMessage] = {}  # by camera

@@ -111,6 +111,8 @@ class View:
         if self._subscriber is not None and wanted == self._wanted:
             return
         self._close_subscriber()
+        if self._wanted is not None:  # pictures of cameras that were not followed are old
+            self._reels = {name: reel for name, reel in self._reels.items() if name in self._wanted}
         self._wanted = wanted
         self._subscriber = Subscriber(
             self.endpoint, wanted, newest_only=False, frames=True, timeout_s=TURN_S, keys=self.options.keys
