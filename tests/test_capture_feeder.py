@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -138,6 +140,24 @@ def test_three_threads_that_hang_at_once_are_too_many(bench: Bench, native: Nati
     with pytest.raises(CameraStuck, match="camera 'cam': 3 capture threads hang"):
         bench.until(lambda: False)
     assert bench.feeder.num_abandoned == 3 and native.num_opened == 3
+
+
+def test_a_native_call_that_really_hangs_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stream.capture.files.OPEN_LIMIT_S", 0.1)
+    pipe = tmp_path / "pipe.mp4"
+    os.mkfifo(pipe)  # FFmpeg's open() waits for a writer, and nothing interrupts it
+    feeder = CameraFeeder(CameraConfig("cam", str(pipe)), states=States(), doorbell=threading.Event())
+    feeder.start()
+    deadline = time.monotonic() + 20
+    with pytest.raises(CameraStuck, match="camera 'cam': 3 capture threads hang"):
+        while time.monotonic() < deadline:
+            feeder.check(time.monotonic_ns())
+            time.sleep(0.01)
+    assert sum(thread.name == "cam:cam" for thread in threading.enumerate()) == 3
+    os.close(os.open(pipe, os.O_WRONLY))
+    while [thread for thread in threading.enumerate() if thread.name == "cam:cam"]:
+        assert time.monotonic() < deadline, "they go when their call comes back"
+        time.sleep(0.01)
 
 
 def test_a_process_that_was_stopped_blames_no_thread(bench: Bench) -> None:

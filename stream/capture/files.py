@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from stream.capture.address import Address
-from stream.capture.container import FILE_OPTIONS, codec_name, open_video
+from stream.capture.container import FILE_OPTIONS, OPEN_LIMIT_S, codec_name, open_video
 from stream.capture.decoder import PictureDecoder, to_ns
 from stream.capture.pacer import Pacer
 from stream.capture.picture import Arrival, Items, Loss, Picture, SourceError
@@ -47,6 +47,7 @@ class VideoFile:
             assert opened.stream.type == "video", "open_video gives a video stream"
 
     def pictures(self, watch: Watch) -> Items:
+        watch.expect(OPEN_LIMIT_S)
         with open_video(self._address.target, self._address.shown, options=FILE_OPTIONS) as opened:
             self.codec = codec_name(opened.stream)
             decoder = PictureDecoder(opened.stream, low_delay=self._is_live)
