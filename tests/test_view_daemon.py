@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from daemon_rig import daemon, write_clip
 from rtsp import APT_PACKAGES as RTSP_PACKAGES
 from rtsp import RtspServer
@@ -20,6 +21,7 @@ from stream.client import FrameMessage, MasksMessage, Subscriber
 SPEC = ClipSpec(
     seed=5, num_frames=90, height=240, width=320, num_objects=2, num_distractors=0, speed=0.15, leave_probability=0.0
 )
+COFFEE = Path(__file__).resolve().parents[2] / "shared" / "clips" / "coffee.mp4"  # real pictures, beside the clone
 CONFIG = """model = "nano"
 [[camera]]
 name = "door"
@@ -101,5 +103,44 @@ def test_a_person_adds_corrects_and_removes_objects_on_an_rtsp_camera(
         hand.press("z", "taken back: remove 2")
         until(lambda: watch.labels() == {1: "", 2: "cup"} and watch.is_good(clip, 2, 1), "the object is back")
         watch.close()
+        hand.press("q")
+        assert process.wait(60) == 0
+
+
+def blueness(endpoint: str) -> float:
+    """How much of the only object is blue, on the newest picture; 0 while there are none, several, or a tiny one."""
+    masks: dict[int, MasksMessage] = {}
+    with Subscriber(endpoint, ["door"], frames=True, timeout_s=60) as subscriber:
+        for message in subscriber.messages():
+            if isinstance(message, MasksMessage):
+                masks[message.seq] = message
+            if isinstance(message, FrameMessage) and message.seq in masks:
+                break
+    ids = [item.id for item in masks[message.seq].objects]
+    if len(ids) != 1 or masks[message.seq].objects[0].area < 5000:
+        return 0.0
+    picture_hwc = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR).astype(int)
+    inside_n3 = picture_hwc[masks[message.seq].mask(ids[0])]
+    return float((inside_n3[:, 0] > inside_n3[:, 2] + 40).mean())
+
+
+@pytest.mark.skipif(not COFFEE.exists(), reason="there are no real clips beside the clone")
+def test_a_person_follows_a_blue_cup_in_real_pictures(tmp_path: Path, needs_apt: Callable[..., None]) -> None:
+    needs_apt(*APT_PACKAGES, *RTSP_PACKAGES)
+    with (
+        RtspServer(COFFEE, loop=True) as server,
+        daemon(tmp_path, CONFIG.format(url=server.url)) as running,
+        virtual_screen("1400x900x24") as screen,
+        viewing(screen, running.endpoint) as process,
+    ):
+        until(lambda: screen.window() or process.poll() is not None, "a window")
+        hand = Hand(screen, screen.window() or "")
+        until(lambda: hand.size() == (1280, 768), "the window in the picture's size")
+        hand.click(840, 480)
+        until(lambda: blueness(running.endpoint) > 0.7, "the cup, by a click")
+        hand.click(860, 500)
+        until(lambda: hand.reads("object 1 corrected: this belongs to it"), "the answer to a correction")
+        until(lambda: blueness(running.endpoint) > 0.7, "the cup, corrected")
+        hand.press("Delete", "object 1 removed; Z brings it back")
         hand.press("q")
         assert process.wait(60) == 0
