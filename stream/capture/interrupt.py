@@ -45,9 +45,19 @@ class _LeapingClock:
         self._local.num_leaps += 1
         return time.monotonic() + LEAP_S * int(self._local.num_leaps)
 
+    def has_leapt(self) -> bool:
+        """Whether it did for this thread since that was last asked."""
+        num_leaps, self._local.num_leaps = self._local.num_leaps, 0
+        return bool(num_leaps)
+
 
 _CLOCK = _LeapingClock()
 av.container.core.time = _CLOCK  # type: ignore[attr-defined]
+
+
+def was_cut() -> bool:
+    """Within `interruptible`: whether a call was ended since this was last asked."""
+    return _CLOCK.has_leapt()
 
 
 @contextmanager

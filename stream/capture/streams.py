@@ -33,7 +33,7 @@ from stream.capture.container import OPEN_LIMIT_S, Opened, codec_name, open_vide
 from stream.capture.decoder import PictureDecoder, to_ns
 from stream.capture.ffmpeg_log import take_damage
 from stream.capture.gate import KEY_LIMIT_S, Gate
-from stream.capture.interrupt import interruptible
+from stream.capture.interrupt import interruptible, was_cut
 from stream.capture.pacer import Pacer
 from stream.capture.patience import Patience
 from stream.capture.picture import Arrival, Items, Loss, Picture, SourceError
@@ -53,6 +53,7 @@ _PARSED = ("h264", "hevc")
 RESOLVE_LIMIT_S = 20.0
 HTTP_LIMIT_S = 15.0  # of opening: a playlist, and the first of its segments
 HLS_STALL_S = 20.0
+GRACE_S = 0.3
 DAMAGED_NS = round(KEY_LIMIT_S * 1e9)
 
 
@@ -128,10 +129,14 @@ class _Reading:
             now = Arrival.now()
             if self._watch.is_set() or (self._pacer and not self._wait(packet, self._pacer)):
                 return
+            is_cut = self._comes_late and was_cut()
             if packet.size:
-                self._patience.note(now.ns)
+                if not is_cut:
+                    self._patience.note(now.ns)
                 arrival = now if begun is None else begun
                 yield from self._decode(packet, Arrival.now() if self._pacer else arrival)
+            if is_cut:  # what the parser still held is no sign of life; what waits in the socket would be one
+                self._alive_ns = time.monotonic_ns() - round((self._patience.deadline_s - GRACE_S) * 1e9)
             begun = now if self._comes_late else None
             self._watch.expect(self._patience.deadline_s, self._alive_ns)
         if self._watch.is_late():  # HLS calls its interruption an end
