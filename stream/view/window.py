@@ -4,7 +4,8 @@ Owns: the OpenCV window. Runs in the view's main thread, which alone may touch i
 means.
 
 The picture shown always has the size of the window's inside, so that OpenCV neither scales it nor adds bars, and what
-the mouse points at is a pixel of that picture. Only OpenCV's own zoom by the mouse wheel stays; it maps back by itself.
+the mouse points at is a pixel of that picture. Only OpenCV's own zoom by the mouse wheel cannot be turned off: it maps
+back by itself, but a drag then also moves the picture.
 
 On Linux OpenCV's wheel brings its own, older libX11-xcb beside the system's libX11. It writes "Qt owns the events" to
 the place where libX11 before 1.7 looked for it; a newer libX11 never learns it, and at every flush may take events that
