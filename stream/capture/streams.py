@@ -116,6 +116,7 @@ class _Reading:
         self._shown = shown
         self._decoder = PictureDecoder(stream, low_delay=True)
         self._alive_ns = self._good_ns = time.monotonic_ns()
+        self._granted_ns = 0
         self._gate = Gate(self._alive_ns)
         self._clock = SenderClock(shown) if config.clock == "sender" else None
         self._pacer = Pacer(watch) if is_file and not is_rtsp and config.pace == "live" else None
@@ -130,18 +131,29 @@ class _Reading:
             if self._watch.is_set() or (self._pacer and not self._wait(packet, self._pacer)):
                 return
             is_cut = self._comes_late and was_cut()
+            good_ns = self._good_ns
             if packet.size:
                 if not is_cut:
                     self._patience.note(now.ns)
                 arrival = now if begun is None else begun
                 yield from self._decode(packet, Arrival.now() if self._pacer else arrival)
-            if is_cut:  # what the parser still held is no sign of life; what waits in the socket would be one
-                self._alive_ns = time.monotonic_ns() - round((self._patience.deadline_s - GRACE_S) * 1e9)
+            if is_cut:
+                self._grant(good_ns)
             begun = now if self._comes_late else None
             self._watch.expect(self._patience.deadline_s, self._alive_ns)
         if self._watch.is_late():  # HLS calls its interruption an end
             raise SourceError(f"source '{self._shown}': no answer within {self._watch.limit_s:.3g} s")
         yield from self._decoder.flush()
+
+    def _grant(self, good_ns: int) -> None:
+        """A call was ended, and the parser gave what it still held: that is no sign of life.
+
+        What waits in the socket would be one, where it was this process that stood still: there is time for that, once.
+        """
+        if good_ns == self._granted_ns:
+            raise SourceError(f"source '{self._shown}': no answer within {self._patience.deadline_s:.3g} s")
+        self._alive_ns = time.monotonic_ns() - round((self._patience.deadline_s - GRACE_S) * 1e9)
+        self._good_ns = self._granted_ns = good_ns
 
     def _wait(self, packet: Packet[VideoStream], pacer: Pacer) -> bool:
         """Until the packet's time has come; False when told to stop."""
