@@ -33,7 +33,7 @@ class Watch:
     """What the daemon publishes, beside the window: the newest picture, the number that is burnt into it, its masks."""
 
     def __init__(self, endpoint: str) -> None:
-        self._subscriber = Subscriber(endpoint, ["door"], frames=True, timeout_s=60)
+        self._subscriber = Subscriber(endpoint, ["door"], frames=True, timeout_s=90)
         self._masks: dict[int, MasksMessage] = {}
 
     def newest(self) -> tuple[int, MasksMessage]:
@@ -76,6 +76,7 @@ def test_a_person_adds_corrects_and_removes_objects_on_an_rtsp_camera(
         viewing(screen, running.endpoint) as process,
     ):
         watch = Watch(running.endpoint)
+        watch.newest()  # or it tells why nothing comes
         until(lambda: screen.window() or process.poll() is not None, "a window")
         hand = Hand(screen, screen.window() or "")
         until(lambda: hand.size() == (SPEC.width, SPEC.height + 48), "the window in the picture's size")
@@ -110,7 +111,7 @@ def test_a_person_adds_corrects_and_removes_objects_on_an_rtsp_camera(
 def blueness(endpoint: str) -> float:
     """How much of the only object is blue, on the newest picture; 0 while there are none, several, or a tiny one."""
     masks: dict[int, MasksMessage] = {}
-    with Subscriber(endpoint, ["door"], frames=True, timeout_s=60) as subscriber:
+    with Subscriber(endpoint, ["door"], frames=True, timeout_s=90) as subscriber:
         for message in subscriber.messages():
             if isinstance(message, MasksMessage):
                 masks[message.seq] = message
@@ -135,6 +136,7 @@ def test_a_person_follows_a_blue_cup_in_real_pictures(tmp_path: Path, needs_apt:
     ):
         until(lambda: screen.window() or process.poll() is not None, "a window")
         hand = Hand(screen, screen.window() or "")
+        blueness(running.endpoint)  # or it tells why no pictures come
         until(lambda: hand.size() == (1280, 768), "the window in the picture's size")
         hand.click(840, 480)
         until(lambda: blueness(running.endpoint) > 0.7, "the cup, by a click")

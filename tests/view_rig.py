@@ -24,7 +24,7 @@ from stream.view.canvas import compose
 
 APT_PACKAGES = ("xvfb", "openbox", "xdotool", "x11-apps", "libx11-xcb1")
 HEIGHT, WIDTH = 120, 160
-LIMIT_S = 40.0  # for a busy machine; what is waited for comes in a fraction of a second
+LIMIT_S = 60.0  # for a busy machine; what is waited for comes in a fraction of a second
 
 
 def message(
