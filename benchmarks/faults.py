@@ -44,14 +44,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--save", type=Path)
     options, arguments = parser.parse_known_args()
-    start = time.monotonic()
+    start, load = time.monotonic(), round(os.getloadavg()[0], 1)
     rows, code = run_tests(arguments)
     result = {
         "benchmark": "faults",
-        "machine": f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release().partition('-')[0]}",
         "seconds": round(time.monotonic() - start, 1),
+        "machine": platform.machine(), "cores": os.cpu_count(), "load": load,
+        "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
         "rows": rows,
-    }
+    }  # fmt: skip
     if options.save:
         options.save.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print("\n".join([HEAD, *map(line, rows)]))

@@ -17,7 +17,8 @@ from faults.witness import SMEARED, Witness
 from stream.controller import Controller
 
 HEALTHY = "healthy"
-OTHERS_LIMIT_S = 2.5  # the healthy camera has a picture each 0.2 s; a machine under load gets ten times that
+OTHERS_LIMIT_S = 2.5  # the healthy camera has a picture each 0.2 s; a busy machine gets ten times that,
+NUM_READY = 4.0  # and one with more programs than these ready to run gets more
 MIN_IOU = 0.7
 SLACK = 0.2  # a mask of a picture some pictures away is 0.35 worse on its own; nano's own errors are below 0.1
 
@@ -145,7 +146,9 @@ class Lab:
         self.witness.next(camera, time.monotonic())
         arrivals_s = [item.masks.arrival_ns / 1e9 for item in self.witness.seen(camera, since_s)]
         gap_s = max((b - a for a, b in zip([since_s, *arrivals_s], arrivals_s, strict=False)), default=float("inf"))
-        assert gap_s < OTHERS_LIMIT_S, f"{camera} had no picture for {gap_s:.1f} s"
+        assert gap_s < OTHERS_LIMIT_S * max(1.0, os.getloadavg()[0] / NUM_READY), (
+            f"{camera} had no picture for {gap_s:.1f} s"
+        )
         news = [state for when_s, state in self.witness.states[camera] if when_s >= since_s]
         epochs = {item.masks.epoch for item in self.witness.seen(camera, since_s)}
         assert not [state for state in news if state.condition != "online"] and len(epochs) == 1, (news, epochs)
