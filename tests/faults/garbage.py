@@ -57,7 +57,10 @@ class Garbage:
                 self.num_sent += 1
                 body = chance.randbytes(chance.randrange(0, 3000))
                 parts = [[body], [b"", body], [body] * 9, [msgspec.msgpack.encode({"version": 1, "op": "ping"}), body]]
-                peer.send_multipart(parts[index % len(parts)], zmq.DONTWAIT)
+                try:
+                    peer.send_multipart(parts[index % len(parts)], zmq.DONTWAIT)
+                except zmq.Again:
+                    return  # hung up on us, before the next message
 
     def close(self) -> None:
         for idle in self._idle:

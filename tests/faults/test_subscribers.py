@@ -124,4 +124,4 @@ def test_garbage_on_both_ports_is_dropped(lab: Lab, record: Record) -> None:
     assert_nothing_lost(lab, start_s)
     num = sum(stranger.num_sent for stranger in strangers)
     promise = "nothing grows, no file stays open; a command among them is answered at once"
-    record(Row(f"garbage on both ports, {num} times", promise, answered_s), lab.check_others(start_s))
+    record(Row(f"garbage on both ports, over {num // 100 * 100} times", promise, answered_s), lab.check_others(start_s))
