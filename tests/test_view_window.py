@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from control_rig import Rig, controlling
 from deliveries import FakeDelivery, ellipse_hw, masks_of, publishing
-from view_rig import APT_PACKAGES, HEIGHT, WIDTH, Hand, Screen, until, viewing, virtual_screen
+from view_rig import APT_PACKAGES, FIRST_WORDS, HEIGHT, WIDTH, Hand, Screen, until, viewing, virtual_screen
 
 from stream import wire
 from stream.command import Add, Refine, Remove, Rename, Reply, Request, Undo
@@ -152,8 +152,11 @@ def opened(screen: Screen, endpoint: str, *options: str, cwd: Path | None = None
         assert process.poll() is None, process.communicate()[1]
         window = screen.window()
         assert window is not None
-        until(lambda: screen.count(PICTURE, window) > 0.9 * WIDTH * HEIGHT, "the first picture")
-        yield process, Hand(screen, window)
+        hand = Hand(screen, window)
+        until(lambda: hand.size() == (WIDTH, HEIGHT + 48), "the window in the picture's size")
+        until(lambda: hand.reads(FIRST_WORDS), "its lines")
+        until(lambda: screen.count(PICTURE, window) > 0.7 * WIDTH * HEIGHT, "the first picture")
+        yield process, hand
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ from stream.view.canvas import compose
 
 APT_PACKAGES = ("xvfb", "openbox", "xdotool", "x11-apps", "libx11-xcb1")
 HEIGHT, WIDTH = 120, 160
+FIRST_WORDS = "click on an object to follow it; H: help"
 LIMIT_S = 60.0  # for a busy machine; what is waited for comes in a fraction of a second
 
 
