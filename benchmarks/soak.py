@@ -187,6 +187,7 @@ def main() -> None:
                 code, seconds = running.end()
                 result |= {"exit_code": code, "stop_s": round(seconds, 2)}
     result |= {"machine": f"{os.cpu_count()} cores, {platform.processor() or platform.machine()}"}
+    result["samples"] = [{key: round(value, 2) for key, value in one.items()} for one in result["samples"][::6]]
     text = json.dumps(result)
     if options.save:
         options.save.write_text(text + "\n", encoding="utf-8")
