@@ -13,7 +13,7 @@ import pytest
 from daemon_rig import daemon, write_clip
 from rtsp import APT_PACKAGES as RTSP_PACKAGES
 from rtsp import RtspServer
-from view_rig import APT_PACKAGES, FIRST_WORDS, Hand, until, viewing, virtual_screen
+from view_rig import APT_PACKAGES, Hand, until, viewing, virtual_screen
 
 from engines.synthetic import ClipSpec, SyntheticClip, read_counter
 from stream.client import FrameMessage, MasksMessage, Subscriber
@@ -79,8 +79,7 @@ def test_a_person_adds_corrects_and_removes_objects_on_an_rtsp_camera(
         watch.newest()  # or it tells why nothing comes
         until(lambda: screen.window() or process.poll() is not None, "a window")
         hand = Hand(screen, screen.window() or "")
-        until(lambda: hand.size() == (SPEC.width, SPEC.height + 48), "the window in the picture's size")
-        until(lambda: hand.reads(FIRST_WORDS), "the first picture in that window")
+        hand.settle(SPEC.width, SPEC.height + 48)
 
         x, y = clip.click(0, watch.newest()[0])
         hand.click(round(x), round(y))
@@ -138,8 +137,7 @@ def test_a_person_follows_a_blue_cup_in_real_pictures(tmp_path: Path, needs_apt:
         until(lambda: screen.window() or process.poll() is not None, "a window")
         hand = Hand(screen, screen.window() or "")
         blueness(running.endpoint)  # or it tells why no pictures come
-        until(lambda: hand.size() == (1280, 768), "the window in the picture's size")
-        until(lambda: hand.reads(FIRST_WORDS), "the first picture in that window")
+        hand.settle(1280, 768)
         hand.click(840, 480)
         until(lambda: blueness(running.endpoint) > 0.7, "the cup, by a click")
         hand.click(860, 500)

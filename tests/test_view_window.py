@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from control_rig import Rig, controlling
 from deliveries import FakeDelivery, ellipse_hw, masks_of, publishing
-from view_rig import APT_PACKAGES, FIRST_WORDS, HEIGHT, WIDTH, Hand, Screen, until, viewing, virtual_screen
+from view_rig import APT_PACKAGES, HEIGHT, WIDTH, Hand, Screen, until, viewing, virtual_screen
 
 from stream import wire
 from stream.command import Add, Refine, Remove, Rename, Reply, Request, Undo
@@ -153,8 +153,7 @@ def opened(screen: Screen, endpoint: str, *options: str, cwd: Path | None = None
         window = screen.window()
         assert window is not None
         hand = Hand(screen, window)
-        until(lambda: hand.size() == (WIDTH, HEIGHT + 48), "the window in the picture's size")
-        until(lambda: hand.reads(FIRST_WORDS), "its lines")
+        hand.settle(WIDTH, HEIGHT + 48)
         until(lambda: screen.count(PICTURE, window) > 0.7 * WIDTH * HEIGHT, "the first picture")
         yield process, hand
 

@@ -147,6 +147,19 @@ class Hand:
         )
         return int(words.get("WIDTH", 0)), int(words.get("HEIGHT", 0))
 
+    def settle(self, width: int, height: int) -> None:
+        """Wait for the first picture in a window of this size; a window manager that is just taking the window over
+        may miss its first change of size, so now and then it is pulled, as a person would.
+        """
+        deadline = time.monotonic() + LIMIT_S
+        while not (self.size() == (width, height) and self.reads(FIRST_WORDS)):
+            assert time.monotonic() < deadline, f"no window of {width} x {height}, but of {self.size()}"
+            if time.monotonic() > deadline - LIMIT_S + 8:
+                self._do("windowsize", self.window, width + 9, height)
+                threading.Event().wait(1.0)
+                self._do("windowsize", self.window, width, height)
+            threading.Event().wait(0.3)
+
     def resize(self, width: int, height: int) -> None:
         self._do("windowsize", "--sync", self.window, width, height)
 
