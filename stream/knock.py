@@ -24,7 +24,7 @@ EVENTS = (
 
 def why_silent(endpoint: str, *, keys: ClientKeys | None, socket_type: int, limit_s: float = LIMIT_S) -> str:
     """What a person should know who waits in vain; "" when nobody is there, or the daemon lets this client in."""
-    return _told(_try(endpoint, keys, socket_type, limit_s=limit_s), keys)
+    return _told(_try(endpoint, keys, socket_type, limit_s=limit_s), keys, is_command=socket_type == zmq.DEALER)
 
 
 def has_key(endpoint: str, server: str, *, socket_type: int, limit_s: float = LIMIT_S) -> bool:
@@ -58,11 +58,13 @@ def _outcome(monitor: zmq.Socket[bytes], limit_s: float) -> int:
     return outcome
 
 
-def _told(outcome: int, keys: ClientKeys | None) -> str:
+def _told(outcome: int, keys: ClientKeys | None, *, is_command: bool) -> str:
     if outcome in (0, zmq.Event.HANDSHAKE_SUCCEEDED):
         return ""
     if outcome == zmq.Event.HANDSHAKE_FAILED_AUTH:
         name = f" {keys.name} ({keys.role})" if keys else ""
+        if is_command and keys is not None and keys.role == "view":
+            return f"the daemon refuses commands from the key{name}; expected one with the role control"
         return f"the daemon refuses the key{name}; expected one that `sam2-stream keys list` names there"
     if keys is None:
         return "the daemon does not talk to clients without a key; expected --key FILE (sam2-stream keys new)"

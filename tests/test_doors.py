@@ -111,7 +111,8 @@ def test_only_a_control_key_commands(folder: KeyFolder, strangers: ClientKeys) -
     saved = (folder.path / "clients.toml").read_text()
     with controlling(EVERYWHERE, keys=KeyRing.open(folder.path)) as rig:
         endpoint = rig.endpoint.replace("0.0.0.0", "127.0.0.1")
-        whys = (r"refuses the key alice \(view\)", "refuses the key mallory", "without a key; expected --key FILE")
+        viewing = r"refuses commands from the key alice \(view\); expected one with the role control"
+        whys = (viewing, "refuses the key mallory", "without a key; expected --key FILE")
         for keys, why in zip((keys_of(folder, "alice"), strangers, None), whys, strict=True):
             with Controller(endpoint, keys=keys, timeout_s=0.5) as refused, pytest.raises(TimeoutError, match=why):
                 refused.reset("cam1")
