@@ -191,3 +191,22 @@ def test_a_crashed_thread_ends_the_process_with_a_code_that_says_why(
     result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert result.returncode == code and said in result.stderr
     assert code == 70 or not (tmp_path / "d.sock").exists()
+
+
+STUCK = """
+import sys
+from stream.capture import CameraFeeder, CameraStuck
+from stream.config import config_from_flags, PromptFlags
+from stream.daemon import Daemon
+def check(self, now_ns):
+    raise CameraStuck("camera 'a': 3 capture threads hang")
+CameraFeeder.check = check
+options = {"bind": [sys.argv[1]], "allow_cpu": True}
+sys.exit(Daemon(config_from_flags("testsrc://?width=320&height=240", PromptFlags(), options=options)).run())
+"""
+
+
+def test_a_camera_whose_calls_never_come_back_ends_the_process_with_a_code_of_its_own(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STUCK, f"ipc://{tmp_path}/d.sock"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert result.returncode == 75 and "3 capture threads hang" in result.stderr
