@@ -13,9 +13,12 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import av
 import pytest
 
 from stream.capture import BackOff
+from stream.capture.interrupt import interruptible
+from stream.capture.watch import Watch
 from stream.frame import CameraCondition
 from tests.capture_rig import Rig, Seen, capture
 from tests.clips import write_video
@@ -206,3 +209,16 @@ class QuietHandler(http.server.SimpleHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Nothing."""
+
+
+def test_the_clock_that_ends_calls_never_goes_back() -> None:
+    """PyAV takes that for an error, which it raises at some later call: then a camera's thread ended for good."""
+    clock, watch = av.container.core.time, Watch()
+    watch.expect(3600.0)
+    with interruptible(watch):
+        watch.set()
+        leapt = [clock.monotonic() for _ in range(3)]
+    with interruptible(Watch()):
+        later = clock.monotonic()
+    assert leapt == sorted(leapt) and leapt[2] - leapt[0] > 3600
+    assert later >= leapt[-1] and clock.monotonic() >= later

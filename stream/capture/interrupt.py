@@ -23,11 +23,14 @@ import av.container.core
 
 from stream.capture.watch import Watch
 
-LEAP_S = 1e6
+LEAP_S = 1e4  # longer than any timeout
 
 
 class _LeapingClock:
-    """Stands where PyAV's module holds the module `time`. Written by each thread for itself (thread-local)."""
+    """Stands where PyAV's module holds the module `time`. Written by each thread for itself (thread-local).
+
+    What a thread has leapt stays: PyAV takes a clock that goes back for an error, and raises it at some later call.
+    """
 
     def __init__(self) -> None:
         self._local = threading.local()
@@ -40,10 +43,12 @@ class _LeapingClock:
 
     def monotonic(self) -> float:
         watch: Watch | None = getattr(self._local, "watch", None)
-        if watch is None or not (watch.is_set() or watch.is_late()):
-            return time.monotonic()
-        self._local.num_leaps += 1
-        return time.monotonic() + LEAP_S * int(self._local.num_leaps)
+        ahead_s: float = getattr(self._local, "ahead_s", 0.0)
+        if watch is not None and (watch.is_set() or watch.is_late()):
+            self._local.num_leaps += 1
+            ahead_s += LEAP_S
+            self._local.ahead_s = ahead_s
+        return time.monotonic() + ahead_s
 
     def has_leapt(self) -> bool:
         """Whether it did for this thread since that was last asked."""
