@@ -56,3 +56,17 @@ def unused_tcp_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test marked `twice` may fail once: what X, a window manager and Qt lose now and then is not ours to mend."""
+    if pyfuncitem.get_closest_marker("twice") is None:
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in pyfuncitem._fixtureinfo.argnames}
+    try:
+        pyfuncitem.obj(**arguments)
+    except AssertionError as error:
+        print(f"once more, after: {error}")
+        pyfuncitem.obj(**arguments)
+    return True

@@ -18,6 +18,7 @@ from view_rig import APT_PACKAGES, Hand, until, viewing, virtual_screen
 from engines.synthetic import ClipSpec, SyntheticClip, read_counter
 from stream.client import FrameMessage, MasksMessage, Subscriber
 
+pytestmark = [pytest.mark.twice, pytest.mark.timeout(240)]
 SPEC = ClipSpec(
     seed=5, num_frames=90, height=240, width=320, num_objects=2, num_distractors=0, speed=0.15, leave_probability=0.0
 )

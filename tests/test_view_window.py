@@ -29,6 +29,7 @@ from stream.overlay import colour_of
 from stream.publish import Publisher
 from stream.view.editor import NO_COMMANDS
 
+pytestmark = [pytest.mark.twice, pytest.mark.timeout(240)]
 PICTURE = (70, 70, 70)
 RADIUS = 16
 NEW = "a new object: click on it, or draw a box around it"
