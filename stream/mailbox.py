@@ -11,10 +11,10 @@ camera's states all but the newest eight (counted in `num_states_lost`).
 from __future__ import annotations
 
 import collections
-import os
 import threading
 from dataclasses import dataclass
 
+from stream.bell import Bell
 from stream.frame import CameraState, Delivery
 from stream.message import Info
 
@@ -39,18 +39,15 @@ class Mailbox:
         self._deliveries: dict[str, Delivery] = {}
         self._states: dict[str, collections.deque[CameraState]] = {}
         self._info: Info | None = None
-        self._rung = False
         self._closed = False
-        self._pipe: tuple[int, int] | None = None  # read end, write end
+        self._bell = Bell()
         self.num_replaced = 0
         self.num_states_lost = 0
 
     def open(self) -> int:
         """From now on the returned file is readable while something waits; for a poller."""
         with self._lock:
-            self._pipe = os.pipe()
-            self._ring()
-            return self._pipe[0]
+            return self._bell.open()
 
     def put_masks(self, delivery: Delivery) -> None:
         camera = delivery.stamp.camera
@@ -59,7 +56,7 @@ class Mailbox:
             self.num_replaced += unwanted is not None
             if not self._closed:
                 self._deliveries[camera] = delivery
-                self._ring()
+                self._bell.ring()
         if unwanted is not None:
             unwanted.release()
 
@@ -68,29 +65,22 @@ class Mailbox:
             queue = self._states.setdefault(state.camera, collections.deque(maxlen=MAX_STATES_PER_CAMERA))
             self.num_states_lost += len(queue) == MAX_STATES_PER_CAMERA
             queue.append(state)
-            self._ring()
+            self._bell.ring()
 
     def put_info(self, info: Info) -> None:
         with self._lock:
             self._info = info
-            self._ring()
+            self._bell.ring()
 
     def wake(self) -> None:
         """Let the reader look around, also without mail."""
         with self._lock:
-            self._ring()
-
-    def _ring(self) -> None:
-        if self._pipe and not self._rung:
-            os.write(self._pipe[1], b"!")
-            self._rung = True
+            self._bell.ring()
 
     def take(self) -> Batch:
         """Everything that waits; the pub thread now owns the deliveries and releases each one."""
         with self._lock:
-            if self._pipe and self._rung:
-                os.read(self._pipe[0], 1)
-                self._rung = False
+            self._bell.quiet()
             states = tuple(state for queue in self._states.values() for state in queue)
             batch = Batch(info=self._info, states=states, deliveries=tuple(self._deliveries.values()))
             self._info = None
@@ -110,9 +100,7 @@ class Mailbox:
             self._closed = True
             left = tuple(self._deliveries.values())
             self._deliveries = {}
-            for fileno in self._pipe or ():
-                os.close(fileno)
-            self._pipe = None
+            self._bell.close()
             self._emptied.notify_all()
         for delivery in left:
             delivery.release()
