@@ -22,12 +22,12 @@ class EagerEngine:
     float16 with float16 programs.
     """
 
-    name = "eager"
+    backend = "eager"
 
     def __init__(self, model: SAM2Base, *, name: str, device: torch.device, dtype: torch.dtype) -> None:
         self.spec: ModelSpec = spec_of(model, name)
         self.device = device
-        self.dtype = dtype
+        self.dtype = self.attention_dtype = dtype
         self.memory_dtype = torch.float16 if dtype is torch.float16 else torch.bfloat16
         self.row_buckets = tuple(range(1, MAX_ROWS + 1))
         self.frame_buckets = tuple(range(1, MAX_FRAMES + 1))

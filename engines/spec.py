@@ -11,14 +11,17 @@ channels, h and w.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 ROW_BUCKETS = (1, 2, 4, 8, 16)
 FRAME_BUCKETS = (1, 2, 4, 8)
+NUM_CONDS = (1, 2)  # conditioning frames of the full banks that have programs of their own
+NUM_EMPTY_TOKENS = 2  # sparse tokens of a frame without a prompt: an empty point and the padding point
 MAX_ROWS = ROW_BUCKETS[-1]
 MAX_FRAMES = FRAME_BUCKETS[-1]
 BACKBONE_STRIDE = 16
@@ -81,12 +84,29 @@ class ProgramSpec:
     outputs: tuple[TensorSpec, ...]
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class ProgramKey:
+    """Which of the steady-state programs: `encode` for `batch` frames, or `track` for `batch` rows whose banks are full
+    with `num_cond` conditioning frames (0 for `encode`).
+    """
+
+    kind: Literal["encode", "track"]
+    batch: int
+    num_cond: int = 0
+
+    @property
+    def name(self) -> str:
+        """encode-f4, track-b8-c1."""
+        return f"encode-f{self.batch}" if self.kind == "encode" else f"track-b{self.batch}-c{self.num_cond}"
+
+
 class FrameFeatures(NamedTuple):
     """What `encode` makes of a batch of frames."""
 
     features_fchw: Tensor  # (f, hidden_dim, feature_size, feature_size)
     high0_fchw: Tensor  # (f, hidden_dim / 8, 4 * feature_size, 4 * feature_size)
     high1_fchw: Tensor  # (f, hidden_dim / 4, 2 * feature_size, 2 * feature_size)
+    tokens_fnc: Tensor  # (f, num_tokens, hidden_dim); what attends to memory, see `engines.graphs.LookAround`
 
 
 class MemoryRead(NamedTuple):
@@ -123,6 +143,11 @@ class Engine(Protocol):
     """
 
     @property
+    def backend(self) -> str:
+        """eager, compiled, tensorrt or tensorrt-rtx."""
+        ...
+
+    @property
     def spec(self) -> ModelSpec: ...
 
     @property
@@ -131,6 +156,11 @@ class Engine(Protocol):
     @property
     def dtype(self) -> torch.dtype:
         """Of the encoder, memory attention, mask decoder transformer and memory encoder."""
+        ...
+
+    @property
+    def attention_dtype(self) -> torch.dtype:
+        """Of the products inside memory attention; bfloat16 may be an island in float16 programs."""
         ...
 
     @property
@@ -168,32 +198,46 @@ class Engine(Protocol):
         ...
 
 
-def program_table(
-    spec: ModelSpec, *, rows: int, frames: int, num_cond: int, dtype: torch.dtype
-) -> tuple[ProgramSpec, ...]:
-    """The two steady-state programs, for full banks with `num_cond` conditioning frames."""
-    size, dim = spec.feature_size, spec.hidden_dim
-    memories, pointers = num_cond + spec.num_recent_memories, num_cond + spec.num_recent_pointers
-    features = (
-        TensorSpec("features_fchw", (frames, dim, size, size), dtype),
-        TensorSpec("high0_fchw", (frames, dim // 8, 4 * size, 4 * size), dtype),
-        TensorSpec("high1_fchw", (frames, dim // 4, 2 * size, 2 * size), dtype),
-    )
-    image = TensorSpec("frames_f3hw", (frames, 3, spec.image_size, spec.image_size), torch.float32)
-    track_inputs = (
-        *features,
-        TensorSpec("row_frame_b", (rows,), torch.int64),
+def program_keys(
+    *, frames: Sequence[int] = FRAME_BUCKETS, rows: Sequence[int] = ROW_BUCKETS, conds: Sequence[int] = NUM_CONDS
+) -> tuple[ProgramKey, ...]:
+    """The table of programs that a backend may have as engines; all other lengths run elsewhere."""
+    encode = tuple(ProgramKey("encode", count) for count in frames)
+    return (*encode, *(ProgramKey("track", count, cond) for cond in conds for count in rows))
+
+
+def program_spec(spec: ModelSpec, key: ProgramKey, dtype: torch.dtype) -> ProgramSpec:
+    """Every tensor of a program of `dtype`, in the order of `engines.graphs.FlatEncode` and `FlatTrack`."""
+    if key.kind == "encode":
+        shape = (key.batch, 3, spec.image_size, spec.image_size)
+        image = TensorSpec("frames_f3hw", shape, torch.float32)
+        return ProgramSpec(key.name, (image,), _features(spec, key.batch, dtype, axis="f"))
+    rows, dim, size = key.batch, spec.hidden_dim, spec.feature_size
+    memories, pointers = key.num_cond + spec.num_recent_memories, key.num_cond + spec.num_recent_pointers
+    inputs = (
+        *_features(spec, rows, dtype, axis="b"),
         TensorSpec("memory_bmnc", (rows, memories, spec.num_tokens, spec.memory_dim), dtype),
         TensorSpec("memory_time_bm", (rows, memories), torch.int64),
         TensorSpec("pointers_bpc", (rows, pointers, dim), torch.float32),
         TensorSpec("pointer_pos_bpc", (rows, pointers, dim), torch.float32),
+        TensorSpec("sparse_bsc", (rows, NUM_EMPTY_TOKENS, dim), torch.float32),
     )
-    track_outputs = (
+    outputs = (
         TensorSpec("logits_bhw", (rows, spec.low_res_size, spec.low_res_size), torch.float32),
         TensorSpec("ious_b", (rows,), torch.float32),
         TensorSpec("scores_b", (rows,), torch.float32),
-        TensorSpec("pointers_bc", (rows, dim), torch.float32),
-        TensorSpec("memory_bnc", (rows, spec.num_tokens, spec.memory_dim), dtype),
+        TensorSpec("found_pointers_bc", (rows, dim), torch.float32),
+        TensorSpec("found_memory_bnc", (rows, spec.num_tokens, spec.memory_dim), dtype),
         TensorSpec("conditioned_bchw", (rows, dim, size, size), dtype),
     )
-    return ProgramSpec("encode", (image,), features), ProgramSpec("track", track_inputs, track_outputs)
+    return ProgramSpec(key.name, inputs, outputs)
+
+
+def _features(spec: ModelSpec, count: int, dtype: torch.dtype, *, axis: str) -> tuple[TensorSpec, ...]:
+    size, dim = spec.feature_size, spec.hidden_dim
+    return (
+        TensorSpec(f"features_{axis}chw", (count, dim, size, size), dtype),
+        TensorSpec(f"high0_{axis}chw", (count, dim // 8, 4 * size, 4 * size), dtype),
+        TensorSpec(f"high1_{axis}chw", (count, dim // 4, 2 * size, 2 * size), dtype),
+        TensorSpec(f"tokens_{axis}nc", (count, spec.num_tokens, dim), dtype),
+    )

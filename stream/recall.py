@@ -88,7 +88,7 @@ class Recall:
         rows, frames = self.engine.row_buckets[0], self.engine.frame_buckets[0]
         frame = self.history.sight(self.camera, picture).frame
         if frames > 1:
-            frame = FrameFeatures(*(x.expand(frames, -1, -1, -1) for x in frame))
+            frame = FrameFeatures(*(x.expand(frames, *x.shape[1:]) for x in frame))
         read = self.bank.read([row], batch=rows)
         found, conditioned = self.engine.track(frame, self.bank.upload(np.zeros(rows, np.int64)), read)
         self.bank.write_recent([row], found)

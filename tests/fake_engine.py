@@ -27,7 +27,8 @@ class FakeEngine:
     def __init__(self) -> None:
         self.spec = ModelSpec("fake", image_size=64, hidden_dim=32, memory_dim=8, num_memories=7, max_pointers=16)
         self.device = torch.device("cpu")
-        self.dtype = self.memory_dtype = torch.float32
+        self.backend = "fake"
+        self.dtype = self.attention_dtype = self.memory_dtype = torch.float32
         self.row_buckets, self.frame_buckets = ROW_BUCKETS, FRAME_BUCKETS
         self.score = 1.0
         self.gate = threading.Event()
@@ -39,7 +40,8 @@ class FakeEngine:
         assert self.gate.wait(30)
         self.encoded.append(frames_f3hw.shape[0])
         count = frames_f3hw.shape[0]
-        return FrameFeatures(torch.zeros(count, 32, 4, 4), torch.zeros(count, 4, 16, 16), torch.zeros(count, 8, 8, 8))
+        shapes = ((32, 4, 4), (4, 16, 16), (8, 8, 8), (16, 32))
+        return FrameFeatures(*(torch.zeros(count, *shape) for shape in shapes))
 
     def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
         rows = row_frame_b.shape[0]

@@ -18,7 +18,8 @@ CAMERA = "c"
 
 
 def frame_of(value: float, dtype: torch.dtype = torch.float32) -> FrameFeatures:
-    return FrameFeatures(*(torch.full((1, c, s, s), value, dtype=dtype) for c, s in ((8, 2), (1, 8), (2, 4))))
+    shapes = ((1, 8, 2, 2), (1, 1, 8, 8), (1, 2, 4, 4), (1, 4, 8))
+    return FrameFeatures(*(torch.full(shape, value, dtype=dtype) for shape in shapes))
 
 
 def kept(num: int, *, objects: tuple[str, ...] = ()) -> History:
@@ -103,15 +104,16 @@ def test_objects_share_few_slots_and_those_that_are_gone_free_theirs() -> None:
 def test_the_memory_of_a_camera_is_what_the_docstring_says() -> None:
     """By shape, for nano (192 pixels, float32) and a 1024-pixel model (float16); no data is made."""
     for size, dim, dtype, camera_mb, object_mb in (
-        (12, 128, torch.float32, 4.7, 1.3),
-        (64, 256, torch.float16, 134, 38),
+        (12, 128, torch.float32, 5.9, 1.3),
+        (64, 256, torch.float16, 168, 38),
     ):
         history = History()
         with torch.device("meta"):
             parts = [
                 torch.zeros(1, c, k * size, k * size, dtype=dtype) for c, k in ((dim, 1), (dim // 8, 4), (dim // 4, 2))
             ]
-            history.put(CAMERA, 0, (1, 1), frame=FrameFeatures(*parts))
+            tokens = torch.zeros(1, size * size, dim, dtype=dtype)
+            history.put(CAMERA, 0, (1, 1), frame=FrameFeatures(*parts, tokens))
             assert history.num_bytes() / 1e6 == pytest.approx(camera_mb, rel=0.02)
             before = history.num_bytes()
             logits = torch.zeros(1, 4 * size, 4 * size)

@@ -8,20 +8,30 @@ Written to be exported: fixed shapes, real-valued rotary encoding on contiguous 
 encodings as constants, LayerNorm2d through `F.layer_norm`. Each class names the official function that it replaces.
 """
 
-from engines.graphs.attend import Attend, pointer_position
+from engines.graphs.attend import Attend, LookAround, pointer_position
 from engines.graphs.decode import Decode
 from engines.graphs.encode import Encode
+from engines.graphs.flat import FlatEncode, FlatTrack, track_inputs
+from engines.graphs.kernel import SDPA, Kernel, Kernels, Sdpa
 from engines.graphs.programs import PromptMask, PromptPoints, Track, spec_of
 from engines.graphs.remember import Remember
 
 __all__ = [
+    "SDPA",
     "Attend",
     "Decode",
     "Encode",
+    "FlatEncode",
+    "FlatTrack",
+    "Kernel",
+    "Kernels",
+    "LookAround",
     "PromptMask",
     "PromptPoints",
     "Remember",
+    "Sdpa",
     "Track",
     "pointer_position",
     "spec_of",
+    "track_inputs",
 ]

@@ -1,5 +1,6 @@
-"""`Attend`: condition a frame's features on a row's memory. Replaces `MemoryAttention.forward` with both kinds of
-`RoPEAttention`.
+"""`LookAround` and `Attend`: condition a frame's features on a row's memory. Replaces `MemoryAttention.forward` with
+both kinds of `RoPEAttention`. The self-attention of its first layer depends on the frame alone: `LookAround` does it
+once a frame, as part of `Encode`, instead of once an object.
 
 Owns: memory attention with real-valued rotary encoding. Any thread. Never: decides what is in the memory.
 
@@ -11,6 +12,7 @@ a rotation acts on two contiguous halves; q . k does not depend on the order of 
 from __future__ import annotations
 
 import copy
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from sam2.modeling.sam.transformer import RoPEAttention
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor, nn
 
+from engines.graphs.kernel import SDPA, Kernel
 from engines.spec import MemoryRead
 
 _POINTER_TEMPERATURE = 10000.0
@@ -54,97 +57,155 @@ def rotate(x_btd: Tensor, cos_td: Tensor, sin_td: Tensor) -> Tensor:
     return rotated.to(x_btd.dtype)
 
 
-class _Layer(nn.Module):
-    """One pre-norm layer: self-attention, cross-attention to memory, feed-forward."""
+class _SelfAttention(nn.Module):
+    """The first third of a layer, with its residual: what each place of the picture sees of the others."""
+
+    def __init__(self, layer: MemoryAttentionLayer, kernel: Kernel) -> None:
+        super().__init__()
+        own = layer.self_attn
+        assert isinstance(own, RoPEAttention) and own.num_heads == 1, "SAM 2 memory attention uses RoPE and one head"
+        self.norm = copy.deepcopy(layer.norm1)
+        self.query, self.key = _halves(own.q_proj), _halves(own.k_proj)
+        self.value, self.out = copy.deepcopy(own.v_proj), copy.deepcopy(own.out_proj)
+        self.kernel = kernel
+
+    def forward(self, x_bnc: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+        normed = self.norm(x_bnc)
+        query, key = rotate(self.query(normed), *rope), rotate(self.key(normed), *rope)
+        result: Tensor = x_bnc + self.out(_attention(self.kernel, query, key, value_bkc=self.value(normed)))
+        return result
+
+
+class _CrossAttention(nn.Module):
+    """The second third of a layer, with its residual: what each place sees of the memory."""
+
+    def __init__(self, layer: MemoryAttentionLayer, kernel: Kernel) -> None:
+        super().__init__()
+        cross = layer.cross_attn_image
+        assert isinstance(cross, RoPEAttention) and cross.num_heads == 1, "SAM 2 memory attention uses RoPE, one head"
+        self.norm = copy.deepcopy(layer.norm2)
+        self.query, self.key = _halves(cross.q_proj), _halves(cross.k_proj)
+        self.value, self.out = copy.deepcopy(cross.v_proj), copy.deepcopy(cross.out_proj)
+        self.kernel = kernel
+
+    def forward(self, x_bnc: Tensor, memory: Memory, rope: tuple[Tensor, Tensor]) -> Tensor:
+        query = rotate(self.query(self.norm(x_bnc)), *rope)
+        spatial = rotate(self.key(memory.keys_bmnc), *rope).flatten(1, 2)
+        key = torch.cat([spatial, self.key(memory.pointer_keys_btc)], dim=1)
+        if self.kernel.narrow_values:
+            value = self.value(_attention(self.kernel, query, key, value_bkc=memory.values_bkc))
+        else:
+            value = _attention(self.kernel, query, key, value_bkc=self.value(memory.values_bkc))
+        result: Tensor = x_bnc + self.out(value)
+        return result
+
+
+class _FeedForward(nn.Module):
+    """The last third of a layer, with its residual."""
 
     def __init__(self, layer: MemoryAttentionLayer) -> None:
         super().__init__()
-        own, cross = layer.self_attn, layer.cross_attn_image
-        assert isinstance(own, RoPEAttention) and isinstance(cross, RoPEAttention), (
-            "SAM 2 memory attention uses RoPE throughout"
-        )
-        assert own.num_heads == cross.num_heads == 1, "SAM 2 memory attention has one head"
-        self.norm1, self.norm2, self.norm3 = (copy.deepcopy(n) for n in (layer.norm1, layer.norm2, layer.norm3))
-        self.own_q, self.own_k = _halves(own.q_proj), _halves(own.k_proj)
-        self.own_v, self.own_out = copy.deepcopy(own.v_proj), copy.deepcopy(own.out_proj)
-        self.cross_q, self.cross_k = _halves(cross.q_proj), _halves(cross.k_proj)
-        self.cross_v, self.cross_out = copy.deepcopy(cross.v_proj), copy.deepcopy(cross.out_proj)
+        self.norm = copy.deepcopy(layer.norm3)
         self.linear1, self.linear2 = copy.deepcopy(layer.linear1), copy.deepcopy(layer.linear2)
 
-    def forward(
-        self, x_bnc: Tensor, keys: tuple[Tensor, Tensor], values_bkc: Tensor, rope: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        """`keys` = memory frames (b, m, n, c) and pointer tokens (b, t, c) with positions added; `values_bkc` = both
-        without, joined.
-        """
-        x_bnc = x_bnc + self._self_attention(self.norm1(x_bnc), rope)
-        x_bnc = x_bnc + self._cross_attention(self.norm2(x_bnc), keys, values_bkc, rope=rope)
-        hidden: Tensor = self.linear2(F.relu(self.linear1(self.norm3(x_bnc))))
-        return x_bnc + hidden
-
-    def _self_attention(self, x_bnc: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
-        query = rotate(self.own_q(x_bnc), *rope)
-        key = rotate(self.own_k(x_bnc), *rope)
-        out: Tensor = self.own_out(_attention(query, key, self.own_v(x_bnc)))
-        return out
-
-    def _cross_attention(
-        self, x_bnc: Tensor, keys: tuple[Tensor, Tensor], values_bkc: Tensor, *, rope: tuple[Tensor, Tensor]
-    ) -> Tensor:
-        query = rotate(self.cross_q(x_bnc), *rope)
-        spatial = rotate(self.cross_k(keys[0]), *rope).flatten(1, 2)
-        key = torch.cat([spatial, self.cross_k(keys[1])], dim=1)
-        out: Tensor = self.cross_out(_attention(query, key, self.cross_v(values_bkc)))
-        return out
+    def forward(self, x_bnc: Tensor) -> Tensor:
+        result: Tensor = x_bnc + self.linear2(F.relu(self.linear1(self.norm(x_bnc))))
+        return result
 
 
-def _attention(query_bnc: Tensor, key_bkc: Tensor, value_bkc: Tensor) -> Tensor:
+def _attention(kernel: Kernel, query_bnc: Tensor, key_bkc: Tensor, *, value_bkc: Tensor) -> Tensor:
     """One head; the head axis is there because fused kernels want it."""
-    out = F.scaled_dot_product_attention(query_bnc[:, None], key_bkc[:, None], value_bkc[:, None])
-    return out[:, 0]
+    return kernel(query_bnc[:, None], key_bkc[:, None], value_bkc[:, None])[:, 0]
 
 
-class Attend(nn.Module):
-    """Features of each row's frame (b, c, h, w) and its `MemoryRead` to conditioned features of the same shape."""
+class _Rotation(nn.Module):
+    """The constants of axial rotary encoding over a picture's tokens."""
 
-    position_1nc: Tensor
-    memory_position_1nc: Tensor
-    memory_time_tc: Tensor
     cos_nd: Tensor
     sin_nd: Tensor
 
-    def __init__(self, model: SAM2Base, dtype: torch.dtype) -> None:
+    def __init__(self, model: SAM2Base) -> None:
         super().__init__()
         size = model.sam_image_embedding_size
+        freqs = model.memory_attention.layers[0].self_attn.compute_cis(end_x=size, end_y=size)
+        self.register_buffer("cos_nd", freqs.real.clone())
+        self.register_buffer("sin_nd", freqs.imag.clone())
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.cos_nd, self.sin_nd
+
+
+class LookAround(nn.Module):
+    """Features of frames (f, c, h, w) to the tokens (f, n, c) that look at memory: positions added, layer 0's
+    self-attention done.
+    """
+
+    position_1nc: Tensor
+
+    def __init__(self, model: SAM2Base, dtype: torch.dtype, kernel: Kernel) -> None:
+        super().__init__()
+        assert model.memory_attention.pos_enc_at_input, "SAM 2 adds the position at the input"
+        size = model.sam_image_embedding_size
+        image_position = _sine(model.image_encoder.neck.position_encoding, model.hidden_dim, size)
+        self.register_buffer("position_1nc", (0.1 * image_position).to(dtype))
+        self.own = _SelfAttention(model.memory_attention.layers[0], kernel).to(dtype)
+        self.rope = _Rotation(model)
+
+    def forward(self, features_fchw: Tensor) -> Tensor:
+        tokens_fnc = features_fchw.flatten(2).transpose(1, 2) + self.position_1nc
+        result: Tensor = self.own(tokens_fnc, self.rope())
+        return result
+
+
+class Memory(NamedTuple):
+    """What the layers attend to: memory frames and pointer tokens with positions added, and both without, joined."""
+
+    keys_bmnc: Tensor
+    pointer_keys_btc: Tensor
+    values_bkc: Tensor
+
+
+class Attend(nn.Module):
+    """What `LookAround` made of each row's frame (b, n, c), and the row's `MemoryRead`, to conditioned tokens
+    (b, n, c).
+    """
+
+    memory_position_1nc: Tensor
+    memory_time_tc: Tensor
+
+    def __init__(self, model: SAM2Base, dtype: torch.dtype, kernel: Kernel = SDPA.memory) -> None:
+        super().__init__()
         attention = model.memory_attention
-        self.layers = nn.ModuleList(_Layer(layer) for layer in attention.layers).to(dtype)
+        self.own = nn.ModuleList(_SelfAttention(layer, kernel) for layer in attention.layers[1:]).to(dtype)
+        self.cross = nn.ModuleList(_CrossAttention(layer, kernel) for layer in attention.layers).to(dtype)
+        self.feed_forward = nn.ModuleList(_FeedForward(layer) for layer in attention.layers).to(dtype)
         self.norm = copy.deepcopy(attention.norm).to(dtype)
         self.dtype = dtype
         self.pointer_split = model.hidden_dim // model.mem_dim
         self.pointer_position = copy.deepcopy(model.obj_ptr_tpos_proj) if model.add_tpos_enc_to_obj_ptrs else None
-        assert attention.pos_enc_at_input, "SAM 2 adds the position at the input"
-        image_position = _sine(model.image_encoder.neck.position_encoding, model.hidden_dim, size)
-        self.register_buffer("position_1nc", (0.1 * image_position).to(dtype))
-        self.register_buffer("memory_position_1nc", _sine(model.memory_encoder.position_encoding, model.mem_dim, size))
+        memory_position = _sine(model.memory_encoder.position_encoding, model.mem_dim, model.sam_image_embedding_size)
+        self.register_buffer("memory_position_1nc", memory_position)
         # row t of maskmem_tpos_enc belongs to the frame t + 1 steps back, the last row to conditioning frames
         self.register_buffer("memory_time_tc", model.maskmem_tpos_enc.detach()[:, 0, 0].clone())
-        freqs = attention.layers[0].self_attn.compute_cis(end_x=size, end_y=size)
-        self.register_buffer("cos_nd", freqs.real.clone())
-        self.register_buffer("sin_nd", freqs.imag.clone())
+        self.rope = _Rotation(model)
 
-    def forward(self, features_bchw: Tensor, read: MemoryRead) -> Tensor:
-        x_bnc = features_bchw.flatten(2).transpose(1, 2) + self.position_1nc
+    def forward(self, tokens_bnc: Tensor, read: MemoryRead) -> Tensor:
+        memory, rope = self._memory(read), self.rope()
+        for index, (cross, feed_forward) in enumerate(zip(self.cross, self.feed_forward, strict=True)):
+            if index > 0:
+                tokens_bnc = self.own[index - 1](tokens_bnc, rope)
+            tokens_bnc = feed_forward(cross(tokens_bnc, memory, rope))
+        normed: Tensor = self.norm(tokens_bnc)
+        return normed
+
+    def _memory(self, read: MemoryRead) -> Memory:
         memory_bmnc = read.memory_bmnc.to(self.dtype)
         time_bmc = self.memory_time_tc[read.memory_time_bm]
         position_bmnc = self.memory_position_1nc + time_bmc[:, :, None]
-        pointers_btc = read.pointers_bpc.reshape(x_bnc.shape[0], -1, memory_bmnc.shape[-1])
-        memory_keys = memory_bmnc + position_bmnc.to(self.dtype)
-        keys = (memory_keys, (pointers_btc + self._pointer_positions(read, pointers_btc)).to(self.dtype))
+        pointers_btc = read.pointers_bpc.reshape(memory_bmnc.shape[0], -1, memory_bmnc.shape[-1])
+        pointer_keys = (pointers_btc + self._pointer_positions(read, pointers_btc)).to(self.dtype)
         values_bkc = torch.cat([memory_bmnc.flatten(1, 2), pointers_btc.to(self.dtype)], dim=1)
-        for layer in self.layers:
-            x_bnc = layer(x_bnc, keys, values_bkc, (self.cos_nd, self.sin_nd))
-        normed: Tensor = self.norm(x_bnc)
-        return normed.transpose(1, 2).reshape(features_bchw.shape)
+        return Memory(memory_bmnc + position_bmnc.to(self.dtype), pointer_keys, values_bkc)
 
     def _pointer_positions(self, read: MemoryRead, pointers_btc: Tensor) -> Tensor:
         if self.pointer_position is None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from engines.graphs.attend import Attend
 from engines.graphs.decode import Decode
+from engines.graphs.kernel import SDPA, Kernel
 from engines.graphs.remember import Remember
 from engines.spec import FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Segmentation
 
@@ -40,9 +41,9 @@ class Track(nn.Module):
     sparse_1sc: Tensor
     dense_1chw: Tensor
 
-    def __init__(self, model: SAM2Base, dtype: torch.dtype) -> None:
+    def __init__(self, model: SAM2Base, dtype: torch.dtype, kernel: Kernel = SDPA.memory) -> None:
         super().__init__()
-        self.attend = Attend(model, dtype)
+        self.attend = Attend(model, dtype, kernel)
         self.decode = Decode(model, dtype)
         self.remember = Remember(model, dtype)
         # a tracked frame has no prompt: one empty point, and the padding point that `_embed_points` appends
@@ -51,10 +52,15 @@ class Track(nn.Module):
         self.register_buffer("dense_1chw", prompts.no_mask_embed.weight.detach().clone().reshape(1, -1, 1, 1))
 
     def forward(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
-        features, high0, high1 = (x.index_select(0, row_frame_b) for x in frames)
-        conditioned = self.attend(features, read)
-        sparse = self.sparse_1sc.expand(row_frame_b.shape[0], -1, -1)
-        choice = self.decode(conditioned, (high0, high1), (sparse, self.dense_1chw), True)
+        rows = FrameFeatures(*(x.index_select(0, row_frame_b) for x in frames))
+        return self.follow(rows, read, self.sparse_1sc.expand(row_frame_b.shape[0], -1, -1))
+
+    def follow(self, rows: FrameFeatures, read: MemoryRead, sparse_bsc: Tensor) -> tuple[Segmentation, Tensor]:
+        """`rows` has each row's frame at the row's place."""
+        features = rows.features_fchw
+        tokens_bnc = self.attend(rows.tokens_fnc, read)
+        conditioned = tokens_bnc.transpose(1, 2).reshape(features.shape)
+        choice = self.decode(conditioned, (rows.high0_fchw, rows.high1_fchw), (sparse_bsc, self.dense_1chw), True)
         memory = self.remember(features, choice.logits_bhw, choice.scores_b, False)
         return Segmentation(choice.logits_bhw, choice.ious_b, choice.scores_b, choice.pointers_bc, memory), conditioned
 
