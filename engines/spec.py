@@ -1,7 +1,8 @@
 """What a SAM 2 model looks like from outside: its sizes, and the table of its programs with every tensor's name, shape
 and dtype.
 
-Owns: `ModelSpec`, the `Engine` contract that every backend fulfils, and the tuples that travel between programs.
+Owns: `ModelSpec`, the table of programs, the `Engine` contract that every backend fulfils, and the tuples that travel
+between programs.
 Values only; any thread.
 Never: holds weights or runs anything.
 
@@ -98,6 +99,21 @@ class ProgramKey:
     def name(self) -> str:
         """encode-f4, track-b8-c1."""
         return f"encode-f{self.batch}" if self.kind == "encode" else f"track-b{self.batch}-c{self.num_cond}"
+
+
+class Program(Protocol):
+    """One program on one device, ready to run."""
+
+    @property
+    def spec(self) -> ProgramSpec: ...
+
+    def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Outputs in the spec's order; the next call may overwrite them."""
+        ...
+
+
+class BackendMissing(Exception):
+    """A backend cannot run here; the text says what is missing and the command that brings it."""
 
 
 class FrameFeatures(NamedTuple):

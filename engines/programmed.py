@@ -1,0 +1,79 @@
+"""`ProgrammedEngine`: an engine whose full-bank steps run as ready-made programs, and all else on another engine.
+
+Owns: which program serves a call, and the set of installed ones. One thread uses it. Never: pads a memory (padding would
+change the softmax): a bank of any other length goes to the inner engine, so that results are those of eager always.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from engines.graphs import track_inputs
+from engines.spec import (
+    FRAME_BUCKETS,
+    ROW_BUCKETS,
+    Engine,
+    FrameFeatures,
+    MemoryRead,
+    ModelSpec,
+    PointPrompt,
+    Program,
+    ProgramKey,
+    Segmentation,
+    program_spec,
+)
+
+
+class ProgrammedEngine:
+    """`_programs` is written by `install` and `discard`, in the one thread that uses the engine."""
+
+    def __init__(
+        self, inner: Engine, *, backend: str, sparse_1sc: Tensor, attention_dtype: torch.dtype | None = None
+    ) -> None:
+        self.backend = backend
+        self.spec: ModelSpec = inner.spec
+        self.device, self.dtype, self.memory_dtype = inner.device, inner.dtype, inner.memory_dtype
+        self.attention_dtype = attention_dtype or inner.attention_dtype
+        self.row_buckets, self.frame_buckets = ROW_BUCKETS, FRAME_BUCKETS
+        self._inner, self._sparse_1sc = inner, sparse_1sc
+        self._programs: dict[ProgramKey, Program] = {}
+
+    @property
+    def installed(self) -> tuple[ProgramKey, ...]:
+        """The programs in use, sorted."""
+        return tuple(sorted(self._programs))
+
+    def install(self, key: ProgramKey, program: Program) -> None:
+        """Use this program from the next call on."""
+        expected = program_spec(self.spec, key, self.dtype)
+        assert program.spec == expected, f"{key.name} is built for these shapes and dtypes"
+        self._programs[key] = program
+
+    def discard(self, key: ProgramKey) -> None:
+        """Do without this program; the inner engine takes over."""
+        self._programs.pop(key, None)
+
+    def encode(self, frames_f3hw: Tensor) -> FrameFeatures:
+        program = self._programs.get(ProgramKey("encode", frames_f3hw.shape[0]))
+        return self._inner.encode(frames_f3hw) if program is None else FrameFeatures(*program(frames_f3hw))
+
+    def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
+        program = self._programs.get(self._key(read))
+        if program is None:
+            return self._inner.track(frames, row_frame_b, read)
+        *found, conditioned = program(*track_inputs(frames, row_frame_b, read, sparse_1sc=self._sparse_1sc))
+        return Segmentation(*found), conditioned
+
+    def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
+        return self._inner.prompt_points(frame, prompt, conditioned_bchw)
+
+    def prompt_mask(self, frame: FrameFeatures, mask_bhw: Tensor) -> Segmentation:
+        return self._inner.prompt_mask(frame, mask_bhw)
+
+    def _key(self, read: MemoryRead) -> ProgramKey:
+        """That of the full bank, or one that no program has."""
+        rows, memories = read.memory_time_bm.shape
+        num_cond = memories - self.spec.num_recent_memories
+        is_full = num_cond > 0 and read.pointers_bpc.shape[1] == num_cond + self.spec.num_recent_pointers
+        return ProgramKey("track", rows, num_cond if is_full else 0)
