@@ -1,7 +1,7 @@
 """`ProgrammedEngine`: an engine whose full-bank steps run as ready-made programs, and all else on another engine.
 
-Owns: which program serves a call, and the set of installed ones. One thread uses it. Never: pads a memory (padding would
-change the softmax): a bank of any other length goes to the inner engine, so that results are those of eager always.
+Owns: which program serves a call, and the set of installed ones. One thread uses it. Never: pads a memory (padding
+would change the softmax): a bank of any other length goes to the inner engine, so that results are those of eager.
 """
 
 from __future__ import annotations
