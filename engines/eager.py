@@ -10,7 +10,7 @@ import torch
 from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
-from engines.graphs import Encode, PromptMask, PromptPoints, Track, spec_of
+from engines.graphs import SDPA, Encode, Kernels, PromptMask, PromptPoints, Track, spec_of
 from engines.spec import MAX_FRAMES, MAX_ROWS, FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Segmentation
 
 
@@ -19,23 +19,36 @@ class EagerEngine:
 
     `dtype` is the dtype of the encoder, memory attention, mask decoder transformer and memory encoder; prompt encoder,
     IoU, score and pointer heads stay float32. Memory is stored in bfloat16 as the official predictor does, or in
-    float16 with float16 programs.
+    float16 with float16 programs. `kernels` compute the attention; PyTorch's own are the reference.
     """
 
     backend = "eager"
 
-    def __init__(self, model: SAM2Base, *, name: str, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: SAM2Base, *, name: str, device: torch.device, dtype: torch.dtype, kernels: Kernels = SDPA
+    ) -> None:
         self.spec: ModelSpec = spec_of(model, name)
         self.device = device
-        self.dtype = self.attention_dtype = dtype
+        self.dtype = dtype
+        self.attention_dtype = kernels.memory.dtype or dtype
         self.memory_dtype = torch.float16 if dtype is torch.float16 else torch.bfloat16
         self.row_buckets = tuple(range(1, MAX_ROWS + 1))
         self.frame_buckets = tuple(range(1, MAX_FRAMES + 1))
-        self._encode = Encode(model, dtype).to(device).eval()
-        self._track = Track(model, dtype).to(device).eval()
+        self._encode = Encode(model, dtype, kernels).to(device).eval()
+        self._track = Track(model, dtype, kernels.memory).to(device).eval()
         parts = (self._track.decode, self._track.remember)
         self._prompt_points = PromptPoints(model, *parts).to(device).eval()
         self._prompt_mask = PromptMask(model, *parts).to(device).eval()
+
+    @property
+    def encode_module(self) -> Encode:
+        """The program `encode`, for a backend that makes another form of it and shares its weights."""
+        return self._encode
+
+    @property
+    def track_module(self) -> Track:
+        """The program `track`, likewise."""
+        return self._track
 
     @torch.inference_mode()
     def encode(self, frames_f3hw: Tensor) -> FrameFeatures:

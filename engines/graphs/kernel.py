@@ -17,6 +17,11 @@ class Kernel(Protocol):
     """softmax(q k^T / sqrt(c)) v."""
 
     @property
+    def dtype(self) -> torch.dtype | None:
+        """Of its products, where it is not that of the query."""
+        ...
+
+    @property
     def narrow_values(self) -> bool:
         """Whether it takes values of fewer channels than keys; then memory attention multiplies the raw memory and
         projects the result, which is the same sum in another order: softmax(QK^T) (m W^T + b) = (softmax(QK^T) m) W^T
