@@ -122,7 +122,7 @@ def pull(model: str, *, progress: Progress | None = None) -> Path:
 def pull_checkpoint(checkpoint: Checkpoint, *, progress: Progress | None = None, limits: Limits | None = None) -> Path:
     """`pull` for a checkpoint that need not be in the table."""
     remote = RemoteFile(_url_of(checkpoint), checkpoint.num_bytes, checkpoint.sha256)
-    target = _weights_folder() / checkpoint.file
+    target = cache_folder("weights") / checkpoint.file
     try:
         target.parent.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         target.parent.mkdir(mode=0o700, exist_ok=True)
@@ -234,16 +234,17 @@ def _info(model: str) -> WeightInfo:
     if model not in CHECKPOINTS:
         raise WeightsError(f"{model!r}: no such model, expected one of {', '.join(MODELS)}")
     checkpoint = CHECKPOINTS[model]
-    location = _weights_folder() / checkpoint.file
+    location = cache_folder("weights") / checkpoint.file
     return WeightInfo(model, location, checkpoint.num_bytes or 0, location.is_file(), _url_of(checkpoint))
 
 
-def _weights_folder() -> Path:
+def cache_folder(kind: str) -> Path:
+    """Where files of this kind (weights, engines, ...) are kept from run to run; it need not exist yet."""
     own, shared = os.environ.get("SAM2_STREAM_CACHE", ""), os.environ.get("XDG_CACHE_HOME", "")
     if own:
-        return Path(own).expanduser() / "weights"
+        return Path(own).expanduser() / kind
     root = Path(shared) if os.path.isabs(shared) else Path.home() / ".cache"
-    return root / "sam2-stream" / "weights"
+    return root / "sam2-stream" / kind
 
 
 def _url_of(checkpoint: Checkpoint) -> str:
