@@ -1,20 +1,21 @@
 """`MemoryBank`: what every tracked object remembers, as fixed tensors with one row per object over all cameras.
 
-Owns: memory frames, object pointers and their times. The worker's thread alone reads and writes it.
+Owns: memory frames and object pointers; which slot holds which frame says its `SlotTable`. The worker's thread alone
+reads and writes it.
 Never: runs a model, knows a camera or an object id, or grows with the number of frames.
 
-A row has `max_cond` prompt slots, then a ring of recent slots: 6 memory frames and 15 object pointers, two rings of
-different lengths as in `SAM2Base._prepare_memory_conditioned_features`. A row's time is the number of frames that it
-has processed. The memory of a prompted frame is written to its prompt slot *and* to the rings, where it is passed over
-while the prompt slot holds it; so a prompt that was evicted still counts as recent for as long as it is.
+Reading and writing are in two halves: the host's (`plan`, small arrays of places) and the device's (`gather`,
+`scatter`: tensors of places), so that the device's half can be recorded once and played again with other places.
 
-Capacity: rows are added by doubling when all are taken; nothing else allocates. Row 0 is scratch, for padding a batch.
+Capacity: rows are added by doubling when all are taken; `store` is another one then. Nothing else allocates, but what a
+reading returns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,9 +24,9 @@ from torch import Tensor
 
 from engines.graphs import pointer_position
 from engines.spec import MemoryRead, ModelSpec, Segmentation
+from stream.slots import NO_TIME, SCRATCH_ROW, Indexes, Places, Reading, SlotTable
 
-NO_TIME = -1
-SCRATCH_ROW = 0
+__all__ = ["NO_TIME", "SCRATCH_ROW", "MemoryBank", "Plan", "RowMemory", "Store"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,34 @@ class RowMemory:
     age: int
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The host's half of a step of a batch: where it reads, what is encoded of it, and where it writes."""
+
+    reading: Reading
+    position_bpc: NDArray[np.float32]  # sine encoding of the pointers' distances
+    places: Places
+
+
+class Store(NamedTuple):
+    """The device's half of the bank: every slot of every row."""
+
+    memory_snc: Tensor
+    pointer_sc: Tensor
+
+    def gather(self, memory_k: Tensor, pointer_k: Tensor, *, into: tuple[Tensor, Tensor] | None = None) -> list[Tensor]:
+        """The memory frames and pointers at these places; into given tensors, or new ones."""
+        places = (memory_k, pointer_k)
+        if into is None:
+            return [x.index_select(0, k) for x, k in zip(self, places, strict=True)]
+        return [torch.index_select(x, 0, k, out=out) for x, k, out in zip(self, places, into, strict=True)]
+
+    def scatter(self, memory_b: Tensor, pointer_b: Tensor, found: Segmentation) -> None:
+        """Keep what was found of each row at its place."""
+        self.memory_snc.index_copy_(0, memory_b, found.memory_bnc.to(self.memory_snc.dtype))
+        self.pointer_sc.index_copy_(0, pointer_b, found.pointers_bc)
+
+
 class MemoryBank:
     """All mutable fields are written by the worker's thread."""
 
@@ -47,134 +76,112 @@ class MemoryBank:
     ) -> None:
         assert 1 <= max_cond <= spec.num_memories, "the tracker has checked max_cond"
         self.spec, self.device, self.max_cond = spec, device, max_cond
-        self._memories = max_cond + spec.num_recent_memories
-        self._pointers = max_cond + spec.num_recent_pointers
-        rows = capacity + 1
-        self._memory_snc = torch.zeros(
-            rows * self._memories, spec.num_tokens, spec.memory_dim, dtype=dtype, device=device
+        self.slots = SlotTable(spec, max_cond=max_cond, capacity=capacity)
+        memories, pointers = (self.slots.capacity * x for x in (self.slots.num_memories, self.slots.num_pointers))
+        self.store = Store(
+            torch.zeros(memories, spec.num_tokens, spec.memory_dim, dtype=dtype, device=device),
+            torch.zeros(pointers, spec.hidden_dim, device=device),
         )
-        self._pointer_sc = torch.zeros(rows * self._pointers, spec.hidden_dim, device=device)
-        self._memory_time_rs = np.full((rows, self._memories), NO_TIME, np.int64)
-        self._pointer_time_rs = np.full((rows, self._pointers), NO_TIME, np.int64)
-        self._age_r = np.zeros(rows, np.int64)
-        self._free = list(range(rows - 1, SCRATCH_ROW, -1))
         steps = np.arange(spec.max_pointers, dtype=np.float64)
         self._near_position_dc = pointer_position(steps, spec.max_pointers, spec.hidden_dim)
 
     @property
     def num_rows(self) -> int:
         """Rows in use."""
-        return len(self._age_r) - 1 - len(self._free)
+        return self.slots.num_rows
 
     def acquire(self) -> int:
         """A fresh row of age 0."""
-        if not self._free:
-            self._grow()
-        row = self._free.pop()
-        self._memory_time_rs[row] = NO_TIME
-        self._pointer_time_rs[row] = NO_TIME
-        self._age_r[row] = 0
+        old = self.slots.capacity
+        row = self.slots.acquire()
+        if self.slots.capacity != old:
+            shares = self.slots.num_memories, self.slots.num_pointers
+            grown = (torch.cat([x, torch.zeros_like(x[one:])]) for x, one in zip(self.store, shares, strict=True))
+            self.store = Store(*grown)
         return row
 
     def release(self, row: int) -> None:
-        assert row != SCRATCH_ROW and row not in self._free, "a row is released once"
-        self._free.append(row)
+        self.slots.release(row)
 
     def export_row(self, row: int) -> RowMemory:
         """A copy of the row, on the bank's device."""
         memories, pointers = self._spans(row)
         return RowMemory(
-            self._memory_snc[memories].clone(), self._pointer_sc[pointers].clone(),
-            self._memory_time_rs[row].copy(), self._pointer_time_rs[row].copy(), self.age(row),
+            self.store.memory_snc[memories].clone(), self.store.pointer_sc[pointers].clone(),
+            self.slots.memory_time_rs[row].copy(), self.slots.pointer_time_rs[row].copy(), self.age(row),
         )  # fmt: skip
 
     def import_row(self, row: int, kept: RowMemory) -> None:
         """Make `row` remember exactly what the exported one did; time has stood still for it."""
         assert self.accepts(kept), "an exported row fits a bank of the same kind"
         memories, pointers = self._spans(row)
-        self._memory_snc[memories].copy_(kept.memory_snc)
-        self._pointer_sc[pointers].copy_(kept.pointer_sc)
-        self._memory_time_rs[row], self._pointer_time_rs[row] = kept.memory_times_s, kept.pointer_times_s
-        self._age_r[row] = kept.age
+        self.store.memory_snc[memories].copy_(kept.memory_snc)
+        self.store.pointer_sc[pointers].copy_(kept.pointer_sc)
+        self.slots.memory_time_rs[row], self.slots.pointer_time_rs[row] = kept.memory_times_s, kept.pointer_times_s
+        self.slots.age_r[row] = kept.age
 
     def accepts(self, kept: RowMemory) -> bool:
         """Whether a row of another bank fits this one."""
         memories, pointers = self._spans(SCRATCH_ROW)
         shapes = kept.memory_snc.shape, kept.pointer_sc.shape
         lengths = kept.memory_times_s.shape, kept.pointer_times_s.shape
-        wanted = self._memory_snc[memories].shape, self._pointer_sc[pointers].shape
-        return shapes == wanted and lengths == ((self._memories,), (self._pointers,))
+        wanted = self.store.memory_snc[memories].shape, self.store.pointer_sc[pointers].shape
+        return shapes == wanted and lengths == ((self.slots.num_memories,), (self.slots.num_pointers,))
 
     def rewind(self, row: int, age: int) -> None:
         """Forget what the row saw from frame `age` on, so that it may see it again; frames in prompt slots stay, and
         count again once the row is older than they are.
         """
-        assert 0 <= age <= self.age(row), "a row goes back to a frame that it has processed"
-        for times_s in (self._memory_time_rs[row], self._pointer_time_rs[row]):
-            prompts, recent = times_s[: self.max_cond], times_s[self.max_cond :]
-            recent[(recent >= age) & ~np.isin(recent, prompts)] = NO_TIME
-        self._age_r[row] = age
+        self.slots.rewind(row, age)
 
     def is_prompted(self, row: int) -> bool:
         """Whether the frame in hand is in a prompt slot."""
-        return bool((self._memory_time_rs[row, : self.max_cond] == self._age_r[row]).any())
+        return self.slots.is_prompted(row)
 
     def age(self, row: int) -> int:
         """Frames that the row has processed; the index of the frame in hand."""
-        return int(self._age_r[row])
+        return int(self.slots.age_r[row])
 
     def advance(self, rows: Sequence[int]) -> None:
         """The frame in hand is done."""
-        self._age_r[list(rows)] += 1
+        self.slots.advance(rows)
 
     def lengths(self, row: int) -> tuple[int, int]:
         """How many memory frames and pointers the row attends to now; rows of equal lengths can share a batch."""
-        return len(self._memory_slots(row)), len(self._pointer_slots(row))
+        return self.slots.lengths([row])[0]
 
     def is_full(self, row: int) -> bool:
         """Whether every recent slot counts, so that the lengths stay as they are until the next prompt."""
         memories, pointers = self.lengths(row)
-        num_cond = int((self._memory_time_rs[row, : self.max_cond] != NO_TIME).sum())
+        num_cond = self.slots.num_cond(row)
         recent = self.spec.num_recent_memories, self.spec.num_recent_pointers
         return (memories - num_cond, pointers - num_cond) == recent
 
+    def plan(self, rows: Sequence[int], batch: int) -> Plan:
+        """Where `rows` (of equal lengths) read, and where their frame in hand goes; padded to `batch` rows."""
+        reading = self.slots.reading(rows, batch)
+        return Plan(reading, self._positions(reading.distance_bp), self.slots.recent_places(rows, batch))
+
     def read(self, rows: Sequence[int], *, batch: int | None = None) -> MemoryRead:
         """What `rows` (of equal lengths) attend to; padded to `batch` rows with the scratch row."""
-        memory_slots = np.stack([self._memory_slots(row) for row in rows])
-        pointer_slots = np.stack([self._pointer_slots(row) for row in rows])
-        index = np.asarray(rows)[:, None]
-        age = self._age_r[list(rows)][:, None]
-        steps = age - self._memory_time_rs[index, memory_slots] - 1
-        times = np.where(memory_slots < self.max_cond, self.spec.num_memories - 1, steps)
-        distances = age - self._pointer_time_rs[index, pointer_slots]
-        memory_index, pointer_index = index * self._memories + memory_slots, index * self._pointers + pointer_slots
-        pad = (batch or len(rows)) - len(rows)
-        if pad:
-            memory_index, times, pointer_index, distances = (
-                np.concatenate([x, np.zeros((pad, x.shape[1]), np.int64)])
-                for x in (memory_index, times, pointer_index, distances)
-            )
-        memory = self._memory_snc.index_select(0, self.upload(memory_index.reshape(-1)))
-        pointers = self._pointer_sc.index_select(0, self.upload(pointer_index.reshape(-1)))
+        reading = self.slots.reading(rows, batch or len(rows))
+        flat = (self.upload(index.reshape(-1)) for index in (reading.memory_bm, reading.pointer_bp))
+        memory, pointers = self.store.gather(*flat)
         return MemoryRead(
-            memory.view(*memory_index.shape, *memory.shape[1:]),
-            self.upload(times),
-            pointers.view(*pointer_index.shape, -1),
-            self.upload(self._positions(distances)),
+            memory.view(*reading.memory_bm.shape, *memory.shape[1:]),
+            self.upload(reading.time_bm),
+            pointers.view(*reading.pointer_bp.shape, -1),
+            self.upload(self._positions(reading.distance_bp)),
         )
 
     def write_recent(self, rows: Sequence[int], found: Segmentation) -> None:
         """Keep what the frame in hand left in `rows`; `found` may have padding rows at its end."""
-        memory, pointers = found.memory_bnc[: len(rows)], found.pointers_bc[: len(rows)]
-        self._store(rows, [self._recent_slot(row, self.spec.num_recent_memories) for row in rows], memory)
-        self._point(rows, [self._recent_slot(row, self.spec.num_recent_pointers) for row in rows], pointers)
+        self._write(rows, self.slots.recent_places(rows, len(rows)), found)
 
     def write_prompted(self, row: int, found: Segmentation) -> None:
         """Keep a prompted frame: a prompt slot, and the rings as well for the time after its eviction."""
         self.write_recent([row], found)
-        slot = self._prompt_slot(row)
-        self._store([row], [slot], found.memory_bnc)
-        self._point([row], [slot], found.pointers_bc)
+        self._write([row], self.slots.prompt_places(row), found)
 
     def upload(self, values: NDArray[np.generic]) -> Tensor:
         """A small host array to the device without waiting."""
@@ -183,36 +190,16 @@ class MemoryBank:
 
     def _spans(self, row: int) -> tuple[slice, slice]:
         """Where the row's memory frames and pointers lie."""
-        memories, pointers = row * self._memories, row * self._pointers
-        return slice(memories, memories + self._memories), slice(pointers, pointers + self._pointers)
+        memories, pointers = row * self.slots.num_memories, row * self.slots.num_pointers
+        return slice(memories, memories + self.slots.num_memories), slice(pointers, pointers + self.slots.num_pointers)
 
-    def _recent_slot(self, row: int, length: int) -> int:
-        return self.max_cond + int(self._age_r[row]) % length
+    def _write(self, rows: Sequence[int], places: Places, found: Segmentation) -> None:
+        count = len(rows)
+        kept = found._replace(memory_bnc=found.memory_bnc[:count], pointers_bc=found.pointers_bc[:count])
+        self.store.scatter(self.upload(places.memory_b), self.upload(places.pointer_b), kept)
+        self.slots.note(rows, places)
 
-    def _prompt_slot(self, row: int) -> int:
-        """A free prompt slot, this frame's own, or the oldest but the first; with a single slot, that one."""
-        times = self._memory_time_rs[row, : self.max_cond]
-        for value in (self._age_r[row], NO_TIME):
-            if value in times:
-                return int(np.argmax(times == value))
-        by_age = np.argsort(times)
-        return int(by_age[min(1, self.max_cond - 1)])
-
-    def _memory_slots(self, row: int) -> NDArray[np.int64]:
-        return self._slots(self._memory_time_rs[row], int(self._age_r[row]), self.spec.num_recent_memories)
-
-    def _pointer_slots(self, row: int) -> NDArray[np.int64]:
-        return self._slots(self._pointer_time_rs[row], int(self._age_r[row]), self.spec.num_recent_pointers)
-
-    def _slots(self, times: NDArray[np.int64], age: int, reach: int) -> NDArray[np.int64]:
-        """Slots in use: prompts from old to new, then recent ones within `reach` frames, from old to new."""
-        prompts = np.flatnonzero((times[: self.max_cond] != NO_TIME) & (times[: self.max_cond] < age))
-        recent = times[self.max_cond :]
-        counts = (recent >= max(0, age - reach)) & (recent < age) & ~np.isin(recent, times[prompts])
-        slots = np.flatnonzero(counts) + self.max_cond
-        return np.concatenate([prompts[np.argsort(times[prompts])], slots[np.argsort(times[slots])]])
-
-    def _positions(self, distances: NDArray[np.int64]) -> NDArray[np.float32]:
+    def _positions(self, distances: Indexes) -> NDArray[np.float32]:
         """Sine encodings; those of prompts grow older and are computed, the near ones are looked up."""
         near = self._near_position_dc[np.minimum(distances, len(self._near_position_dc) - 1)]
         far = distances >= len(self._near_position_dc)
@@ -221,23 +208,3 @@ class MemoryBank:
                 distances[far].astype(np.float64), self.spec.max_pointers, self.spec.hidden_dim
             )
         return near
-
-    def _store(self, rows: Sequence[int], slots: Sequence[int], memory_bnc: Tensor) -> None:
-        index = np.asarray(rows) * self._memories + np.asarray(slots)
-        self._memory_snc.index_copy_(0, self.upload(index), memory_bnc.to(self._memory_snc.dtype))
-        self._memory_time_rs[list(rows), list(slots)] = self._age_r[list(rows)]
-
-    def _point(self, rows: Sequence[int], slots: Sequence[int], pointers_bc: Tensor) -> None:
-        index = np.asarray(rows) * self._pointers + np.asarray(slots)
-        self._pointer_sc.index_copy_(0, self.upload(index), pointers_bc)
-        self._pointer_time_rs[list(rows), list(slots)] = self._age_r[list(rows)]
-
-    def _grow(self) -> None:
-        old = len(self._age_r)
-        added = old - 1
-        self._memory_snc = torch.cat([self._memory_snc, torch.zeros_like(self._memory_snc[self._memories :])])
-        self._pointer_sc = torch.cat([self._pointer_sc, torch.zeros_like(self._pointer_sc[self._pointers :])])
-        self._memory_time_rs = np.pad(self._memory_time_rs, ((0, added), (0, 0)), constant_values=NO_TIME)
-        self._pointer_time_rs = np.pad(self._pointer_time_rs, ((0, added), (0, 0)), constant_values=NO_TIME)
-        self._age_r = np.pad(self._age_r, (0, added))
-        self._free = list(range(old + added - 1, old - 1, -1))

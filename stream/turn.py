@@ -165,8 +165,8 @@ class Turn:
         """Rows with equally long memories share a batch, if the engine takes so many; full banks are one such group."""
         most = self.engine.row_buckets[-1]
         by_lengths: dict[tuple[int, int], list[TrackedObject]] = {}
-        for item in objects:
-            by_lengths.setdefault(self.bank.lengths(item.row), []).append(item)
+        for item, lengths in zip(objects, self.bank.slots.lengths([item.row for item in objects]), strict=True):
+            by_lengths.setdefault(lengths, []).append(item)
         return [group[i : i + most] for group in by_lengths.values() for i in range(0, len(group), most)]
 
     def _follow(self, group: Sequence[TrackedObject]) -> tuple[Tensor, Segmentation]:

@@ -208,7 +208,7 @@ def test_an_old_object_corrected_late_differs_only_by_what_was_overwritten(engin
         step(in_time, frames, index), step(late, frames, index)
     for tracker in (in_time, late):
         assert tracker._bank.age(1) == len(frames)
-        assert tracker._bank._memory_time_rs[1, :2].tolist() == [0, seen]
+        assert tracker._bank.slots.memory_time_rs[1, :2].tolist() == [0, seen]
     assert late._bank.lengths(1) == in_time._bank.lengths(1), "soon all recent slots are in use again"
 
 
@@ -237,7 +237,7 @@ def test_a_later_prompt_survives_one_on_an_earlier_picture(engine: OneByOne, fra
             act(tracker, CORRECTION, refine=True)
         step(tracker, frames, index)
     assert tracker.prompt_past(1, CORRECTION, 4, camera=CAMERA, refine=True)
-    assert tracker._bank._memory_time_rs[1, :3].tolist() == [0, 5, 3] and tracker._bank.age(1) == 11
+    assert tracker._bank.slots.memory_time_rs[1, :3].tolist() == [0, 5, 3] and tracker._bank.age(1) == 11
     step(tracker, frames, 12)
 
 

@@ -278,7 +278,7 @@ def test_distances_are_exact_after_three_weeks() -> None:
     three_weeks = 21 * 24 * 3600 * 30
     bank.write_prompted(row, found([1.0], spec))
     bank.advance([row])
-    bank._age_r[row] = three_weeks
+    bank.slots.age_r[row] = three_weeks
     for frame in range(20):
         bank.write_recent([row], found([float(frame)], spec))
         bank.advance([row])
@@ -341,7 +341,8 @@ def test_the_scratch_row_is_never_handed_out_or_written() -> None:
         assert SCRATCH_ROW not in held and len(set(held)) == len(held) == bank.num_rows
         if held:
             bank.write_recent(held, found([float(step + 1)] * (len(held) + 2)))  # two rows of padding
-    assert not bank._memory_snc[: bank._memories].any() and not bank._pointer_sc[: bank._pointers].any()
+    store, slots = bank.store, bank.slots
+    assert not store.memory_snc[: slots.num_memories].any() and not store.pointer_sc[: slots.num_pointers].any()
 
 
 def test_padding_changes_no_row_and_holds_no_rubbish() -> None:

@@ -170,13 +170,15 @@ def test_memories_are_stored_in_bfloat16_also_in_float32(frames: Frames) -> None
     rounding, exact = OneByOne(), OneByOne()
     exact.memory_dtype = torch.float32
     one, other = start(rounding), start(exact)
-    assert one._bank._memory_snc.dtype is torch.bfloat16 and other._bank._memory_snc.dtype is torch.float32
+    assert one._bank.store.memory_snc.dtype is torch.bfloat16 and other._bank.store.memory_snc.dtype is torch.float32
     scores = [(one.step(frame).scores, other.step(frame).scores) for frame in frames[:4]]
     assert np.array_equal(*scores[0]), "the first frame reads no memory"
     assert not np.array_equal(*scores[3])
     np.testing.assert_allclose(*scores[3], rtol=0.05)
-    stored = other._bank._memory_snc[other._bank._memories * other._objects["", 1].row + 2]
-    assert torch.equal(stored.bfloat16(), one._bank._memory_snc[one._bank._memories * one._objects["", 1].row + 2])
+    stored = other._bank.store.memory_snc[other._bank.slots.num_memories * other._objects["", 1].row + 2]
+    assert torch.equal(
+        stored.bfloat16(), one._bank.store.memory_snc[one._bank.slots.num_memories * one._objects["", 1].row + 2]
+    )
 
 
 @pytest.mark.parametrize(
