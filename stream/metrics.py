@@ -208,7 +208,12 @@ def _states_of(cameras: tuple[CameraStatus, ...]) -> Iterator[Metric]:
             objects.add_metric([camera.name, state], sum(item.state == state for item in camera.objects))
         info.add_metric(
             [camera.name],
-            {"codec": camera.codec, "clock_source": camera.clock_source, "size": f"{camera.width}x{camera.height}"},
+            {
+                "codec": camera.codec,
+                "decoder": camera.decoder,
+                "clock_source": camera.clock_source,
+                "size": f"{camera.width}x{camera.height}",
+            },
         )
         if camera.last_frame_age_s is not None:
             age.add_metric([camera.name], camera.last_frame_age_s)

@@ -32,6 +32,7 @@ class CameraStatus(msgspec.Struct, frozen=True, kw_only=True):
     width: int = 0
     height: int = 0
     codec: str = ""  # with profile where known, for example "h264 (High)"
+    decoder: str = ""  # who decodes: ffmpeg, nvdec; "" = not known yet, or nothing to decode
     clock_source: str = ""
     fps_in: float = 0.0  # decoded, over the last seconds
     fps_out: float = 0.0  # published

@@ -36,6 +36,7 @@ refine_as_cond = false
 name = "door"
 source = "rtsp://user:secret@10.0.0.9/live"
 rtsp_transport = "udp"
+decoder = "nvdec"
 max_fps = 12.5
 credential = "door"
 clock = "sender"
@@ -79,6 +80,7 @@ def test_every_setting_arrives(folder: Path) -> None:
                 name="door",
                 source="rtsp://user:secret@10.0.0.9/live",
                 rtsp_transport="udp",
+                decoder="nvdec",
                 max_fps=12.5,
                 credential="door",
                 clock="sender",
@@ -197,6 +199,7 @@ WRONG = [
     (CAMERA + "max_fps = 0", "camera[0].max_fps", "frames a second"),
     (CAMERA + "frame_id = ''", "camera[0].frame_id", "without blanks"),
     (CAMERA + "rtsp_transport = 'quic'", "camera[0].rtsp_transport", "one of tcp, udp"),
+    (CAMERA + "decoder = 'cuvid'", "camera[0].decoder", "one of auto, ffmpeg, nvdec"),
     ("[[camera]]\nname = 'a'\nsource = 'none.mp4'", "camera[0].source", "an existing file or folder"),
     ("[[camera]]\nname = 'a'\nsource = 'gopher://x'", "camera[0].source", "one of the schemes rtsp"),
     ("[[camera]]\nname = 'a'\nsource = ''", "camera[0].source", "a webcam"),

@@ -19,8 +19,8 @@ from stream.status import CameraStatus, ObjectStatus, Status
 
 DOOR = CameraStatus(
     name="door", source="rtsp://10.0.0.2/a", condition="online", epoch=2, seq=99, width=1920, height=1080,
-    codec="h264 (High)", clock_source="arrival", last_frame_age_s=0.25, num_decoded=100, num_published=90,
-    num_reconnects=3, num_abandoned=1, num_dropped={"replaced": 7, "corrupt": 3},
+    codec="h264 (High)", decoder="ffmpeg", clock_source="arrival", last_frame_age_s=0.25, num_decoded=100,
+    num_published=90, num_reconnects=3, num_abandoned=1, num_dropped={"replaced": 7, "corrupt": 3},
     objects=(ObjectStatus(id=1), ObjectStatus(id=2, state="lost"), ObjectStatus(id=3)),
 )  # fmt: skip
 YARD = CameraStatus(name="yard", source="rtsp://10.0.0.3/a", condition="offline", reason="connection refused")
@@ -74,7 +74,7 @@ def test_every_figure_of_the_status_is_told() -> None:
         "frames_decoded_total{camera=door}": 100, "frames_published_total{camera=door}": 90,
         "frames_dropped_total{camera=door,reason=replaced}": 7, "frames_dropped_total{camera=door,reason=corrupt}": 3,
         "reconnects_total{camera=door}": 3, "capture_threads_abandoned_total{camera=door}": 1,
-        "camera_info{camera=door,clock_source=arrival,codec=h264 (High),size=1920x1080}": 1,
+        "camera_info{camera=door,clock_source=arrival,codec=h264 (High),decoder=ffmpeg,size=1920x1080}": 1,
         "frame_latency_seconds_count{camera=door}": 1, "frame_latency_seconds_sum{camera=door}": 0.041,
         "frame_latency_seconds_bucket{camera=door,le=0.035}": 0, "frame_latency_seconds_bucket{camera=door,le=0.05}": 1,
         "frame_latency_seconds_bucket{camera=door,le=+Inf}": 1,
@@ -116,8 +116,8 @@ def test_names_types_units_and_texts_follow_the_conventions_of_prometheus() -> N
         for sample in metric.samples:
             assert sample.name.endswith("_total") == (metric.type == "counter")
             assert sample.labels.keys() <= {
-                "camera", "condition", "state", "reason", "outcome", "stage", "le", "codec", "clock_source", "size",
-                "version", "model", "backend", "device", "dtype", "python", "torch",
+                "camera", "condition", "state", "reason", "outcome", "stage", "le", "codec", "decoder", "clock_source",
+                "size", "version", "model", "backend", "device", "dtype", "python", "torch",
             }  # fmt: skip
 
 

@@ -118,6 +118,7 @@ _CAMERA: dict[str, Check] = {
     "frame_id": text("a name of at most 128 characters without blanks", r"\S{1,128}"),
     "max_fps": number("frames a second from 0.01 to 1000", 0.01, 1000),
     "rtsp_transport": choice("tcp", "udp"),
+    "decoder": choice("auto", "ffmpeg", "nvdec"),
     "credential": text("the name of a credential: 1 to 64 of A-Z a-z 0-9 _ . -", r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,63}"),
     "clock": choice("arrival", "sender"),
     "stall_s": number("seconds from 0.5 to 3600", 0.5, 3600),

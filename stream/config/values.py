@@ -72,6 +72,7 @@ class CameraConfig:
     frame_id: str = ""
     max_fps: float | None = None
     rtsp_transport: Literal["tcp", "udp"] = "tcp"
+    decoder: Literal["auto", "ffmpeg", "nvdec"] = "auto"  # auto: the GPU's where it can be used
     credential: str = ""  # name of a file with "user:password", in $CREDENTIALS_DIRECTORY
     clock: Literal["arrival", "sender"] = "arrival"  # whose time is a picture's time of capture
     stall_s: float = 3.0  # without a picture for so long (and 10 frame periods): open again
