@@ -16,6 +16,8 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 
+from stream.cli import main
+
 if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # a shell ignores it for its background jobs, and children inherit
@@ -48,6 +50,18 @@ def needs_apt() -> Callable[..., None]:
         pytest.skip(reason)
 
     return check
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line: call("weights", "list") -> exit code, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
 
 
 @pytest.fixture

@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import quote
 
+from killing import kill_process
+
 APT_PACKAGES = (
     "gir1.2-gst-rtsp-server-1.0",
     "python3-gi",
@@ -68,11 +70,7 @@ class RtspServer:
         """End at once, as when the power fails."""
         if self._process is None:
             return
-        self._process.kill()
-        self._process.wait(10)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        kill_process(self._process)
         self._process = None
 
     def __enter__(self) -> Self:

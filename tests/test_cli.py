@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from stream.cli import main
 from stream.cli.failure import CommandFailed, told
 from stream.config import Config
 
@@ -20,16 +19,6 @@ COMMANDS = (
 )  # fmt: skip
 
 Outcome = tuple[int, str, str]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    def run(*arguments: str) -> Outcome:
-        code = main(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

@@ -18,22 +18,11 @@ from deliveries import publishing, wait_for
 from rich.console import Console
 
 from stream import command, wire
-from stream.cli import main
 from stream.cli.status_table import duration, render
 from stream.command import Reply, SentMask
 from stream.status import CameraStatus, ObjectStatus, Status
 
 Outcome = tuple[int, str, str]
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    def run(*arguments: str) -> Outcome:
-        code = main(list(arguments))
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

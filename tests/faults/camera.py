@@ -10,6 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from killing import kill_process
+
 SCRIPT = Path(__file__).with_name("rtsp_camera.py")
 
 
@@ -68,11 +70,7 @@ class CameraServer:
         """End at once, as when the power fails."""
         if self._process is None:
             return
-        self._process.kill()
-        self._process.wait(10)
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        kill_process(self._process)
         self._process = None
 
     def _running(self) -> subprocess.Popen[str]:
