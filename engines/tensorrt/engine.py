@@ -1,0 +1,42 @@
+"""A model whose full-bank steps run as TensorRT plans, everything else on another engine.
+
+Owns: how plans become the programs of a `ProgrammedEngine`. One thread uses it. Never: builds, verifies or finds plans
+(`engines.build` does), or takes one for another program.
+"""
+
+from __future__ import annotations
+
+import torch
+from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
+
+from engines.programmed import ProgrammedEngine
+from engines.spec import Engine, ProgramKey, program_spec
+from engines.tensorrt.library import Library
+from engines.tensorrt.runtime import PlanProgram, load_program
+
+
+def tensorrt_engine(
+    inner: Engine, model: SAM2Base, library: Library, *, attention_dtype: torch.dtype | None = None
+) -> ProgrammedEngine:
+    """Still without plans: all runs on `inner`, which has the plans' dtype. `attention_dtype` is that of the products
+    inside the plans' memory attention, where it is another one.
+    """
+    sparse_1sc = empty_prompt(model).to(inner.device)
+    return ProgrammedEngine(inner, backend=library.name, sparse_1sc=sparse_1sc, attention_dtype=attention_dtype)
+
+
+def install_plan(
+    engine: ProgrammedEngine, library: Library, key: ProgramKey, *, plan: bytes, runtime_cache: bytes = b""
+) -> PlanProgram:
+    """Between two turns, in the engine's thread. Raises `EngineFault`, and then the engine is as it was."""
+    spec = program_spec(engine.spec, key, engine.dtype)
+    program = load_program(library, plan, spec, device=engine.device, runtime_cache=runtime_cache)
+    engine.install(key, program)
+    return program
+
+
+def empty_prompt(model: SAM2Base) -> Tensor:
+    """The tokens (1, 2, c) of a frame without a prompt, which are an input of the program `track`."""
+    empty_point: Tensor = model.sam_prompt_encoder.not_a_point_embed.weight
+    return empty_point.detach().clone().repeat(2, 1)[None]
