@@ -57,11 +57,10 @@ class Loader:
         """Reduced precision on a GPU that nobody could try is used only where it agrees with fp32 on that GPU."""
         reference = self._engine("fp32")
         found = verify(engine, reference)
-        said = f"IoU {found.mean_iou:.3f} and {found.num_flips} other decisions than fp32 on {engine.device}"
-        if found.is_enough:
-            log.info("%s verified: %s", engine.dtype, said)
+        if not (breaches := found.breaches(engine.dtype)):
+            log.info("%s verified: %s", engine.dtype, found)
             return engine
-        log.error("%s refused: %s; running in fp32 instead", engine.dtype, said)
+        log.error("%s refused: %s; running in fp32 instead", engine.dtype, ", ".join(breaches))
         return reference
 
 

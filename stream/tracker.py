@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engines.eager import EagerEngine
 from engines.spec import Engine
@@ -32,10 +33,12 @@ from stream.memory import MemoryBank, RowMemory
 from stream.prepare import check_picture
 from stream.prompt import Prompt, PromptError, check_inside, checked_id, checked_prompt
 from stream.recall import Recall
-from stream.turn import Equipment, ResultBuffer, Snapshot, TrackedObject, Turn
+from stream.step import Steps
+from stream.turn import Equipment, Snapshot, TrackedObject, Turn
 from stream.verdict import PendingMasks
 
 Image = NDArray[np.uint8]
+Bits = NDArray[np.bool_]
 Points = Sequence[tuple[float, float, int]]
 Box = Sequence[float]
 
@@ -81,7 +84,7 @@ class Tracker:
         self._bank = MemoryBank(
             engine.spec, device=engine.device, dtype=engine.memory_dtype, max_cond=self.options.max_cond_frames
         )
-        self._results = ResultBuffer(engine.spec.low_res_size, engine.device)
+        self._steps = Steps(engine, self._bank)
         self._history = History()
         self._objects: dict[tuple[str, int], TrackedObject] = {}
 
@@ -108,6 +111,11 @@ class Tracker:
         """Objects of all cameras."""
         return len(self._objects)
 
+    @property
+    def logits_nhw(self) -> Tensor:
+        """Low-resolution logits of the last turn's objects, oldest first; the next turn writes over them."""
+        return self._steps.results.part(0, self.num_objects)[0]
+
     def object_ids(self, camera: str = "") -> tuple[int, ...]:
         """Ids of a camera's objects, oldest first."""
         return tuple(item.object_id for item in self._objects.values() if item.camera == camera)
@@ -117,13 +125,7 @@ class Tracker:
         return tuple(i for (name, i), item in self._objects.items() if name == camera and (item.added or item.refined))
 
     def add(
-        self,
-        object_id: int,
-        *,
-        points: Points = (),
-        box: Box | None = None,
-        mask: NDArray[np.bool_] | None = None,
-        camera: str = "",
+        self, object_id: int, *, points: Points = (), box: Box | None = None, mask: Bits | None = None, camera: str = ""
     ) -> None:
         """Prompt an object on the next frame, without regard to its memory; an unknown id is a new object.
 
@@ -138,13 +140,7 @@ class Tracker:
         self._objects[key].added, self._objects[key].refined = prompt, None
 
     def refine(
-        self,
-        object_id: int,
-        *,
-        points: Points = (),
-        box: Box | None = None,
-        mask: NDArray[np.bool_] | None = None,
-        camera: str = "",
+        self, object_id: int, *, points: Points = (), box: Box | None = None, mask: Bits | None = None, camera: str = ""
     ) -> None:
         """Correct an object on the next frame, starting from its mask there; arguments as for `add`.
 
@@ -264,7 +260,7 @@ class Tracker:
         self, images: dict[str, Image], times_ns: Mapping[str, int], marks: Mapping[str, Hashable]
     ) -> dict[str, PendingMasks]:
         objects = [item for camera in images for item in self._objects.values() if item.camera == camera]
-        equipment = Equipment(self.engine, self._bank, self._results, self._history)
+        equipment = Equipment(self.engine, self._bank, self._steps, self._history)
         turn = Turn(equipment, images=images, objects=objects, marks=marks)
         turn.run(refine_as_cond=self.options.refine_as_cond)
         return turn.read_out(times_ns)
