@@ -23,20 +23,30 @@ from engines.spec import (
     Segmentation,
     program_spec,
 )
+from engines.tape import RecordedProgram, Recorder
 
 
 class ProgrammedEngine:
-    """`_programs` is written by `install` and `discard`, in the one thread that uses the engine."""
+    """`_programs` is written by `install` and `discard`, in the one thread that uses the engine.
+
+    With a `recorder`, every program is recorded at its first call and then played; `stream.step` records whole steps.
+    """
 
     def __init__(
-        self, inner: Engine, *, backend: str, sparse_1sc: Tensor, attention_dtype: torch.dtype | None = None
+        self,
+        inner: Engine,
+        *,
+        backend: str,
+        sparse_1sc: Tensor,
+        attention_dtype: torch.dtype | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self.backend = backend
         self.spec: ModelSpec = inner.spec
         self.device, self.dtype, self.memory_dtype = inner.device, inner.dtype, inner.memory_dtype
         self.attention_dtype = attention_dtype or inner.attention_dtype
         self.row_buckets, self.frame_buckets = ROW_BUCKETS, FRAME_BUCKETS
-        self._inner, self._sparse_1sc = inner, sparse_1sc
+        self.inner, self.recorder, self._sparse_1sc = inner, recorder, sparse_1sc
         self._programs: dict[ProgramKey, Program] = {}
 
     @property
@@ -48,7 +58,7 @@ class ProgrammedEngine:
         """Use this program from the next call on."""
         expected = program_spec(self.spec, key, self.dtype)
         assert program.spec == expected, f"{key.name} is built for these shapes and dtypes"
-        self._programs[key] = program
+        self._programs[key] = program if self.recorder is None else RecordedProgram(program, self.recorder)
 
     def discard(self, key: ProgramKey) -> None:
         """Do without this program; the inner engine takes over."""
@@ -56,24 +66,24 @@ class ProgrammedEngine:
 
     def encode(self, frames_f3hw: Tensor) -> FrameFeatures:
         program = self._programs.get(ProgramKey("encode", frames_f3hw.shape[0]))
-        return self._inner.encode(frames_f3hw) if program is None else FrameFeatures(*program(frames_f3hw))
+        return self.inner.encode(frames_f3hw) if program is None else FrameFeatures(*program(frames_f3hw))
 
     def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
-        program = self._programs.get(self._key(read))
+        (rows, memories), pointers = read.memory_time_bm.shape, read.pointers_bpc.shape[1]
+        program = self.find(rows, memories, pointers)
         if program is None:
-            return self._inner.track(frames, row_frame_b, read)
+            return self.inner.track(frames, row_frame_b, read)
         *found, conditioned = program(*track_inputs(frames, row_frame_b, read, sparse_1sc=self._sparse_1sc))
         return Segmentation(*found), conditioned
 
     def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
-        return self._inner.prompt_points(frame, prompt, conditioned_bchw)
+        return self.inner.prompt_points(frame, prompt, conditioned_bchw)
 
     def prompt_mask(self, frame: FrameFeatures, mask_bhw: Tensor) -> Segmentation:
-        return self._inner.prompt_mask(frame, mask_bhw)
+        return self.inner.prompt_mask(frame, mask_bhw)
 
-    def _key(self, read: MemoryRead) -> ProgramKey:
-        """That of the full bank, or one that no program has."""
-        rows, memories = read.memory_time_bm.shape
+    def find(self, rows: int, memories: int, pointers: int) -> Program | None:
+        """The program that tracks so many rows with banks of these lengths; only full banks have one."""
         num_cond = memories - self.spec.num_recent_memories
-        is_full = num_cond > 0 and read.pointers_bpc.shape[1] == num_cond + self.spec.num_recent_pointers
-        return ProgramKey("track", rows, num_cond if is_full else 0)
+        is_full = num_cond > 0 and pointers == num_cond + self.spec.num_recent_pointers
+        return self._programs.get(ProgramKey("track", rows, num_cond)) if is_full else None

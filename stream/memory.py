@@ -55,12 +55,9 @@ class Store(NamedTuple):
     memory_snc: Tensor
     pointer_sc: Tensor
 
-    def gather(self, memory_k: Tensor, pointer_k: Tensor, *, into: tuple[Tensor, Tensor] | None = None) -> list[Tensor]:
-        """The memory frames and pointers at these places; into given tensors, or new ones."""
-        places = (memory_k, pointer_k)
-        if into is None:
-            return [x.index_select(0, k) for x, k in zip(self, places, strict=True)]
-        return [torch.index_select(x, 0, k, out=out) for x, k, out in zip(self, places, into, strict=True)]
+    def gather(self, memory_k: Tensor, pointer_k: Tensor) -> tuple[Tensor, Tensor]:
+        """The memory frames and pointers at these places."""
+        return self.memory_snc.index_select(0, memory_k), self.pointer_sc.index_select(0, pointer_k)
 
     def scatter(self, memory_b: Tensor, pointer_b: Tensor, found: Segmentation) -> None:
         """Keep what was found of each row at its place."""

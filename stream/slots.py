@@ -8,8 +8,8 @@ different lengths as in `SAM2Base._prepare_memory_conditioned_features`. A row's
 has processed. The memory of a prompted frame is written to its prompt slot *and* to the rings, where it is passed over
 while the prompt slot holds it; so a prompt that was evicted still counts as recent for as long as it is.
 
-Capacity: rows are added by doubling when all are taken. Row 0 is scratch, for padding a batch: padding reads its slot 0,
-which nobody writes, and writes its slot 1, which nobody reads.
+Capacity: rows are added by doubling when all are taken. Row 0 is scratch, for padding a batch: padding reads its slot
+0, which nobody writes, and writes its slot 1, which nobody reads.
 """
 
 from __future__ import annotations

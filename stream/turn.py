@@ -18,13 +18,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.spec import MAX_ROWS, Engine, FrameFeatures, Segmentation
+from engines.spec import Engine, FrameFeatures, Segmentation
 from stream.history import History, Sight
 from stream.memory import MemoryBank, RowMemory
 from stream.pointing import decode
 from stream.prepare import prepare_frames
 from stream.prompt import Prompt
 from stream.readout import read_out
+from stream.step import Batch, Steps
 from stream.verdict import PendingMasks, Visibility
 
 
@@ -49,42 +50,13 @@ class Snapshot:
     refined: Prompt | None
 
 
-class ResultBuffer:
-    """The newest logits and scores of every object of a turn, in the turn's order; grows by doubling, reused by every
-    turn.
-    """
-
-    def __init__(self, low_res_size: int, device: torch.device, capacity: int = MAX_ROWS) -> None:
-        self.logits_nhw = torch.zeros(capacity, low_res_size, low_res_size, device=device)
-        self.scores_n = torch.zeros(capacity, device=device)
-        self.ious_n = torch.zeros(capacity, device=device)
-
-    def reserve(self, count: int) -> None:
-        capacity = self.scores_n.shape[0]
-        while capacity < count:
-            capacity *= 2
-        if capacity != self.scores_n.shape[0]:
-            size, device = self.logits_nhw.shape[-1], self.logits_nhw.device
-            self.logits_nhw = torch.zeros(capacity, size, size, device=device)
-            self.scores_n, self.ious_n = torch.zeros(capacity, device=device), torch.zeros(capacity, device=device)
-
-    def put(self, positions: Tensor, found: Segmentation) -> None:
-        count = positions.shape[0]
-        self.logits_nhw.index_copy_(0, positions, found.logits_bhw[:count])
-        self.scores_n.index_copy_(0, positions, found.scores_b[:count])
-        self.ious_n.index_copy_(0, positions, found.ious_b[:count])
-
-    def part(self, start: int, stop: int) -> tuple[Tensor, Tensor, Tensor]:
-        return self.logits_nhw[start:stop], self.scores_n[start:stop], self.ious_n[start:stop]
-
-
 @dataclass(frozen=True, slots=True)
 class Equipment:
     """What every turn of a tracker works with."""
 
     engine: Engine
     bank: MemoryBank
-    results: ResultBuffer
+    steps: Steps
     history: History
 
 
@@ -100,14 +72,14 @@ class Turn:
         marks: Mapping[str, Hashable],
     ) -> None:
         self.engine, self.bank = equipment.engine, equipment.bank
-        self.results, self.history = equipment.results, equipment.history
+        self.steps, self.history = equipment.steps, equipment.history
         self.objects = objects
         self.sizes = {camera: (image.shape[0], image.shape[1]) for camera, image in images.items()}
         self.frame_of = {camera: index for index, camera in enumerate(images)}
         self.position_of = {item.row: index for index, item in enumerate(objects)}
-        self.frames = self._encode(list(images.values()))
+        self.frames = self.steps.hold(self._encode(list(images.values())))
         self.marks = marks
-        self.results.reserve(len(objects))
+        self.steps.results.reserve(len(objects))
 
     def run(self, *, refine_as_cond: bool) -> None:
         """Leave every object's logits and scores in the result buffer."""
@@ -117,12 +89,12 @@ class Turn:
             self.history.put(camera, mark, self.sizes[camera], frame=self._frame(camera))
         known = [item for item in self.objects if item.added is None]
         for group in self._groups(known):
-            conditioned, found = self._follow(group)
+            conditioned, logits = self._follow(group)
             for index, item in enumerate(group):
                 one = slice(index, index + 1)
-                self._keep(item, conditioned[one], found.logits_bhw[one])
+                self._keep(item, conditioned[one], logits[one])
                 if item.refined is not None:
-                    self._refine(item, conditioned[one], found.logits_bhw[one], as_cond=refine_as_cond)
+                    self._refine(item, conditioned[one], logits[one], as_cond=refine_as_cond)
         for item in self.objects:
             if item.added is not None:
                 self._add(item)
@@ -136,7 +108,7 @@ class Turn:
         parts, start = {}, 0
         for camera, group in groups.items():
             if group:
-                parts[camera] = self.results.part(start, start + len(group))
+                parts[camera] = self.steps.results.part(start, start + len(group))
             start += len(group)
         blocks = read_out(list(parts.values()), [self.sizes[camera] for camera in parts])
         pending = {camera: PendingMasks.nothing(*size) for camera, size in self.sizes.items()}
@@ -169,16 +141,10 @@ class Turn:
             by_lengths.setdefault(lengths, []).append(item)
         return [group[i : i + most] for group in by_lengths.values() for i in range(0, len(group), most)]
 
-    def _follow(self, group: Sequence[TrackedObject]) -> tuple[Tensor, Segmentation]:
-        rows = [item.row for item in group]
-        batch = _bucket(len(rows), self.engine.row_buckets)
-        row_frame = np.zeros(batch, np.int64)
-        row_frame[: len(rows)] = [self.frame_of[item.camera] for item in group]
-        read = self.bank.read(rows, batch=batch)
-        found, conditioned = self.engine.track(self.frames, self.bank.upload(row_frame), read)
-        self.bank.write_recent(rows, found)
-        self.results.put(self._positions(group), found)
-        return conditioned, found
+    def _follow(self, group: Sequence[TrackedObject]) -> tuple[Tensor, ...]:
+        frames = [self.frame_of[item.camera] for item in group]
+        positions = [self.position_of[item.row] for item in group]
+        return self.steps.run(self.frames, Batch([item.row for item in group], frames, positions))
 
     def _refine(self, item: TrackedObject, conditioned_1chw: Tensor, logits_1hw: Tensor, *, as_cond: bool) -> None:
         assert item.refined is not None, "only called for objects that are being refined"
@@ -201,12 +167,9 @@ class Turn:
     ) -> Segmentation:
         sight = Sight(self._frame(item.camera), self.sizes[item.camera], conditioned_1chw, logits_1hw)
         found = decode(self.engine, sight, prompt)
-        self.results.put(self._positions([item]), found)
+        self.steps.results.put(self.bank.upload(np.array([self.position_of[item.row]], np.int64)), found)
         self._keep(item, conditioned_1chw, found.logits_bhw)
         return found
-
-    def _positions(self, group: Sequence[TrackedObject]) -> Tensor:
-        return self.bank.upload(np.array([self.position_of[item.row] for item in group], np.int64))
 
 
 def _bucket(count: int, buckets: Sequence[int]) -> int:
