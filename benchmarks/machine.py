@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import statistics
 import subprocess
 import time
 from collections.abc import Sequence
@@ -78,23 +77,26 @@ def commit() -> str:
     return head + ("+" if changed.strip() else "")
 
 
-def matmul_peak(dtype: torch.dtype, device: torch.device, *, repeats: int = 5) -> float:
-    """GFLOP/s of the best of a few matrix products: what this machine gives to those who do nothing else."""
+def matmul_peak(dtype: torch.dtype, device: torch.device, *, seconds: float = 0.7) -> float:
+    """GFLOP/s of the fastest of a few matrix products: what this machine gives to those who do nothing else.
+
+    Each size is tried for so many seconds, but three times at least.
+    """
     sizes = _GPU_MATRIX_SIZES if device.type == "cuda" else _MATRIX_SIZES
-    return max(_product_rate(size, dtype, device, repeats) for size in sizes)
+    return max(_product_rate(size, dtype, device, seconds) for size in sizes)
 
 
-def _product_rate(size: Sequence[int], dtype: torch.dtype, device: torch.device, repeats: int) -> float:
+def _product_rate(size: Sequence[int], dtype: torch.dtype, device: torch.device, seconds: float) -> float:
     m, k, n = size
     left, right = torch.randn(m, k, device=device).to(dtype), torch.randn(n, k, device=device).to(dtype).T
-    seconds = []
-    for _ in range(repeats + 1):  # the first one warms up
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
         synchronize(device)
         start = time.perf_counter()
         _ = left @ right
         synchronize(device)
-        seconds.append(time.perf_counter() - start)
-    return 2e-9 * m * k * n / statistics.median(seconds[1:])
+        times.append(time.perf_counter() - start)
+    return 2e-9 * m * k * n / min(times)
 
 
 def synchronize(device: torch.device) -> None:

@@ -1,0 +1,60 @@
+"""What `benchmarks/against_official.py` compares is the same on both sides: weights, pictures, memories."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import pytest
+
+from benchmarks.official.bench import EAGER_FP32, FP32, Bench
+from benchmarks.official.given import NUM_FRAMES, NUM_PICTURES, picture_of
+from benchmarks.official.network import official_network, operations
+from stream.memory import MemoryBank
+
+pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C'")  # official: fills no holes without it
+
+
+@pytest.fixture(autouse=True)
+def any_ceiling(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.official.bench.matmul_peak", lambda dtype, device: 100.0)
+
+
+def options(fill: str, **more: Any) -> argparse.Namespace:
+    values = {"model": "nano", "image_size": None, "random_weights": None, "device": "cpu", "frames": 2, "settle": 0}
+    return argparse.Namespace(**(values | {"fill": fill, "ways": (FP32, EAGER_FP32)} | more))
+
+
+@pytest.mark.parametrize("seed", [None, 1], ids=["trained", "random"])
+def test_a_given_memory_is_the_same_for_the_official_predictor_and_for_ours(seed: int | None) -> None:
+    bench = Bench(options("given", random_weights=seed, image_size=128))
+    found = bench.run(2)
+    assert found[EAGER_FP32]["mean_iou_with_official"] >= 0.999
+    assert set(found[FP32]["stages_ms"]) == set(found[EAGER_FP32]["stages_ms"])
+
+
+def test_a_swapped_memory_shows_in_the_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(options("given"))
+    export = MemoryBank.export_row
+
+    def forgetful(bank: MemoryBank, row: int) -> Any:
+        kept = export(bank, row)
+        kept.memory_snc.zero_()
+        kept.pointer_sc.zero_()
+        return kept
+
+    monkeypatch.setattr(MemoryBank, "export_row", forgetful)
+    assert bench.run(2)[EAGER_FP32]["mean_iou_with_official"] < 0.99
+
+
+def test_given_pictures_run_on_without_a_jump() -> None:
+    shown = [picture_of(frame) for frame in range(NUM_FRAMES + 4)]
+    assert {abs(one - other) for one, other in zip(shown, shown[1:], strict=False)} == {1}
+    assert set(shown[:NUM_FRAMES]) == set(range(NUM_PICTURES)) and shown[NUM_FRAMES:] == [2, 3, 4, 5]
+
+
+def test_operations_of_tiny_are_those_that_were_counted_on_the_official_modules() -> None:
+    network = official_network("sam2.1-hiera-tiny", image_size=None, random_seed=1)
+    found = operations(network, "sam2.1-hiera-tiny")
+    assert sum(found.values()) == pytest.approx(292.4 + 605.6 + 3.6 + 11.6, rel=1e-3)
+    assert found["encode"] == pytest.approx(292.4 + 19.3, rel=1e-3)  # with layer 0's self-attention
