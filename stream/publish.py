@@ -165,8 +165,8 @@ class Publisher:
             while not self._stopping.is_set():
                 self.num_loops += 1
                 outlet.wait(0.0 if self._pictured else IDLE_LIMIT_MS)
+                self._publish(outlet, self._mailbox.take())  # before `serve`: results are never late for a newcomer
                 outlet.serve()
-                self._publish(outlet, self._mailbox.take())
                 self._send_frame(outlet)
             self._publish(outlet, self._mailbox.take())
         finally:

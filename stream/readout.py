@@ -23,15 +23,15 @@ _BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)
 class MaskBlock:
     """One camera's part of a turn's result on the host; valid after the turn's event."""
 
-    stats_ns: Tensor  # float32 (n, NUM_STATS)
-    packed_nhb: Tensor  # uint8 (n, height, ceil(width / 8))
+    stats_ns: NDArray[np.float32]  # (n, NUM_STATS)
+    packed_nhb: NDArray[np.uint8]  # (n, height, ceil(width / 8))
     event: torch.cuda.Event | None
 
     def wait(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Block until the copy has arrived."""
         if self.event is not None:
             self.event.synchronize()
-        return self.stats_ns.numpy(), self.packed_nhb.numpy()
+        return self.stats_ns, self.packed_nhb
 
 
 @torch.inference_mode()
@@ -39,7 +39,7 @@ def read_out(parts: Sequence[tuple[Tensor, Tensor, Tensor]], sizes: Sequence[tup
     """Each part is one camera's (logits_nhw, scores_n, ious_n); each size its picture's (height, width)."""
     device_parts = [_measure(part, size) for part, size in zip(parts, sizes, strict=True)]
     if not device_parts or device_parts[0][1].device.type == "cpu":
-        return [MaskBlock(stats, packed, None) for stats, packed in device_parts]
+        return [MaskBlock(stats.numpy(), packed.numpy(), None) for stats, packed in device_parts]
     return _copy_out(device_parts)
 
 
@@ -54,7 +54,11 @@ def _copy_out(device_parts: Sequence[tuple[Tensor, Tensor]]) -> list[MaskBlock]:
     pieces = torch.split(host, lengths)
     count = len(device_parts)
     return [
-        MaskBlock(pieces[i].view(torch.float32).view(stats.shape), pieces[count + i].view(packed.shape), event)
+        MaskBlock(
+            pieces[i].view(torch.float32).view(stats.shape).numpy(),
+            pieces[count + i].view(packed.shape).numpy(),
+            event,
+        )
         for i, (stats, packed) in enumerate(device_parts)
     ]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from stream.frame import Masks, ObjectState
 from stream.readout import MaskBlock
@@ -60,15 +59,13 @@ class PendingMasks:
         if self.block is None:
             return Masks.empty(self.height, self.width)
         stats, packed = self.block.wait()
-        scores = stats[:, 7].copy()
-        states = tuple(v.judge(float(s), self.time_ns) for v, s in zip(self.visibilities, scores, strict=True))
+        if self.is_asynchronous:  # a result outlives the pinned block that it arrived in
+            stats, packed = stats.copy(), packed.copy()
+        scores = stats[:, 7]
+        pairs = zip(self.visibilities, scores.tolist(), strict=True)
+        states = tuple(visibility.judge(score, self.time_ns) for visibility, score in pairs)
         return Masks(
             height=self.height, width=self.width, object_ids=self.object_ids, states=states,
-            scores=scores, ious=stats[:, 8].copy(), boxes_n4=stats[:, :4].astype(np.int32),
-            areas=stats[:, 4].astype(np.int64), centroids_n2=stats[:, 5:7].copy(), packed_nhb=_own(packed),
+            scores=scores, ious=stats[:, 8], boxes_n4=stats[:, :4].astype(np.int32),
+            areas=stats[:, 4].astype(np.int64), centroids_n2=stats[:, 5:7], packed_nhb=packed,
         )  # fmt: skip
-
-
-def _own(packed: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """A result outlives the pinned block that it arrived in."""
-    return packed.copy() if packed.base is not None else packed

@@ -72,12 +72,12 @@ version that they do not know.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from stream.frame import CameraState, Masks, Stamp
 from stream.mask_codec import MASK_ENCODINGS, MaskEncoder, MaskEncoding, Patch, WireError
@@ -186,18 +186,25 @@ def objects_of(masks: Masks, labels: Mapping[int, str], encoder: MaskEncoder) ->
     """The tracker's masks as they are sent."""
     num_objects = len(masks.object_ids)
     assert num_objects <= MAX_OBJECTS, f"{num_objects} objects on one picture, expected at most {MAX_OBJECTS}"
-    scores = np.nan_to_num(masks.scores, nan=-MAX_LOGIT, posinf=MAX_LOGIT, neginf=-MAX_LOGIT).tolist()
-    ious, boxes = np.nan_to_num(masks.ious).tolist(), masks.boxes_n4.tolist()
-    areas, centroids = masks.areas.tolist(), masks.centroids_n2.tolist()
+    scores, ious = masks.scores.tolist(), masks.ious.tolist()
+    boxes, areas, centroids = masks.boxes_n4.tolist(), masks.areas.tolist(), masks.centroids_n2.tolist()
     return tuple(
         ObjectMask(
             id=object_id, label=labels.get(object_id, "")[:1024], state=masks.states[row],
-            score=scores[row], predicted_iou=ious[row], box=(box := tuple(boxes[row])), area=areas[row],
+            score=_finite(scores[row], nan=-MAX_LOGIT), predicted_iou=_finite(ious[row], nan=0.0),
+            box=(box := tuple(boxes[row])), area=areas[row],
             centroid=tuple(centroids[row]) if areas[row] else None,
             patch=encoder.encode(masks.packed_nhb[row], box, width=masks.width),
         )
         for row, object_id in enumerate(masks.object_ids)
     )  # fmt: skip
+
+
+def _finite(value: float, *, nan: float) -> float:
+    """The number itself; what is none as `nan`, and no end as +-MAX_LOGIT."""
+    if math.isfinite(value):
+        return value
+    return nan if math.isnan(value) else math.copysign(MAX_LOGIT, value)
 
 
 def picture_fields(stamp: Stamp, masks: Masks | MasksMessage, *, inferred_ns: int) -> dict[str, Any]:
