@@ -29,7 +29,6 @@ os.environ["TQDM_DISABLE"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import machine_facts
-
 from benchmarks.official.bench import WAYS, Bench
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def test_a_swapped_memory_shows_in_the_comparison(monkeypatch: pytest.MonkeyPatc
 
 def test_given_pictures_run_on_without_a_jump() -> None:
     shown = [picture_of(frame) for frame in range(NUM_FRAMES + 4)]
-    assert {abs(one - other) for one, other in zip(shown, shown[1:], strict=False)} == {1}
+    assert {abs(one - other) for one, other in itertools.pairwise(shown)} == {1}
     assert set(shown[:NUM_FRAMES]) == set(range(NUM_PICTURES)) and shown[NUM_FRAMES:] == [2, 3, 4, 5]
 
 

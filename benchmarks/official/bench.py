@@ -19,14 +19,10 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from benchmarks.machine import matmul_peak, synchronize
-from engines.compiled import compiled_engine
-from engines.eager import EagerEngine
-from engines.synthetic import ClipSpec, SyntheticClip
 from numpy.typing import NDArray
 from PIL import Image
-from stream.device import resolve_device, resolve_dtype
 
+from benchmarks.machine import matmul_peak, synchronize
 from benchmarks.official.given import (
     NUM_FRAMES,
     NUM_PICTURES,
@@ -41,6 +37,10 @@ from benchmarks.official.network import (
 )
 from benchmarks.official.stages import Stages, watch_official, watch_ours
 from benchmarks.official.ways import Camera, Masks, Official, Ours, Picture, Scene, Way
+from engines.compiled import compiled_engine
+from engines.eager import EagerEngine
+from engines.synthetic import ClipSpec, SyntheticClip
+from stream.device import resolve_device, resolve_dtype
 
 SEED = 3_200_000_000
 FP32, BF16, VOS = "official fp32", "official bf16", "official vos_optimized bf16"

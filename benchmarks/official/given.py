@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+
 from engines.eager import EagerEngine
 from engines.spec import FrameFeatures, Segmentation
 from engines.synthetic import SyntheticClip
-from numpy.typing import NDArray
 from stream.memory import MemoryBank
 from stream.prepare import prepare_frames
 from stream.tracker import Snapshot

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from engines.graphs import Encode, FlatEncode, FlatTrack, Track, spec_of
-from engines.spec import BACKBONE_STRIDE, ProgramKey, program_spec
-from engines.weights import load_state_dict, model_config, path
 from hydra.utils import instantiate
 from omegaconf import DictConfig, open_dict
 from torch.utils.flop_counter import FlopCounterMode
+
+from engines.graphs import Encode, FlatEncode, FlatTrack, Track, spec_of
+from engines.spec import BACKBONE_STRIDE, ProgramKey, program_spec
+from engines.weights import load_state_dict, model_config, path
 
 PREDICTOR = "sam2.sam2_video_predictor.SAM2VideoPredictor"
 FULLY_COMPILED = "sam2.sam2_video_predictor.SAM2VideoPredictorVOS"  # `vos_optimized=True`

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from benchmarks.machine import synchronize
 from torch import nn
+
+from benchmarks.machine import synchronize
 
 NAMES = ("encode", "attend", "decode", "remember")
 _OURS = {"Attend": "attend", "Decode": "decode", "Remember": "remember"}

@@ -13,14 +13,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from benchmarks.official.given import NUM_FRAMES, Found, fill_official, snapshot
 from engines.eager import EagerEngine
 from engines.spec import Engine
 from engines.synthetic import SyntheticClip
-from numpy.typing import NDArray
-from PIL import Image
 from stream.tracker import Tracker
-
-from benchmarks.official.given import NUM_FRAMES, Found, fill_official, snapshot
 
 Picture = NDArray[np.uint8]
 Masks = NDArray[np.bool_]
