@@ -13,6 +13,7 @@ from tensorrt_emulator.objects import Emulated
 
 MAGIC = b"emulated TensorRT plan\n"
 STEPS = 3
+FUSED_ATTENTION_SINCE = (10, 14)  # of the parser; TensorRT-RTX has always had it
 
 
 class ILogger(Emulated):
@@ -46,6 +47,7 @@ class INetworkDefinition(Emulated):
     def __init__(self, flags: int) -> None:
         self.name = "network"
         self._flags, self._data, self._ports, self._num_layers = flags, b"", (), 0
+        self._has_wide_attention = False
 
     num_inputs = property(lambda self: sum(port.is_input for port in self._ports))
     num_outputs = property(lambda self: sum(not port.is_input for port in self._ports))
@@ -74,6 +76,12 @@ class ParserError(Emulated):
     def node(self) -> int:
         return 7
 
+    def node_name(self) -> str:
+        return "node_seven"
+
+    def node_operator(self) -> str:
+        return "Attention"
+
     def func(self) -> str:
         return "emulated"
 
@@ -93,10 +101,13 @@ class OnnxParser(Emulated):
             onnx.checker.check_model(found)
         except (onnx.checker.ValidationError, DecodeError) as error:
             return self._refuse(f"no ONNX: {error}")
-        if self.world.has("parse_false"):
-            return self._refuse("Attention: emulated refusal")
+        has_attention = any(node.op_type == "Attention" for node in found.graph.node)
+        is_old = not self.world.is_rtx and self.world.numbers[:2] < FUSED_ATTENTION_SINCE
+        if self.world.has("parse_false") or (has_attention and is_old):
+            return self._refuse("No importer registered for op: Attention")
         self._network._data, self._network._ports = bytes(model), ports(found)
         self._network._num_layers = len(found.graph.node)
+        self._network._has_wide_attention = has_attention and _has_wide_attention(found)
         return True
 
     def get_error(self, index: int) -> ParserError:
@@ -109,6 +120,14 @@ class OnnxParser(Emulated):
         self._errors.append(self.module.ParserError(text))
         say(self._logger, "ERROR", text)
         return False
+
+
+def _has_wide_attention(model: onnx.ModelProto) -> bool:
+    """Attention in float32, for which no fused kernel exists."""
+    graph = onnx.shape_inference.infer_shapes(model).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.input)}
+    attention = [node for node in graph.node if node.op_type == "Attention"]
+    return any(kinds.get(node.input[0]) == onnx.TensorProto.FLOAT for node in attention)
 
 
 class IProgressMonitor(Emulated):
@@ -199,6 +218,7 @@ class Builder(Emulated):
             "the network has no output": not network._data,
             "the network is not strongly typed": not network.get_flag(strong),
             "no kernel: emulated refusal": self.world.has("build_none"),
+            "Attention operation was not supported by a dedicated kernel": network._has_wide_attention,
             "an unset compute capability": self.world.is_rtx
             and len(config._capabilities) < config.num_compute_capabilities,
         }

@@ -48,8 +48,12 @@ class World:
         return fault in self.faults
 
     @property
+    def numbers(self) -> tuple[int, ...]:
+        return tuple(int(part) for part in self.version.split("."))
+
+    @property
     def major(self) -> int:
-        return int(self.version.split(".")[0])
+        return self.numbers[0]
 
     @property
     def is_rtx(self) -> bool:
