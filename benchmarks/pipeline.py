@@ -27,9 +27,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import zmq
 from daemon_rig import write_clip
@@ -47,6 +46,7 @@ from stream.feed import Feed
 from stream.publish import Publisher
 from stream.worker import GpuWorker, WorkerOptions
 
+AUDIENCE = Path(__file__).with_name("audience.py")
 HEIGHT, WIDTH, NUM_FRAMES = 1080, 1920, 90
 WARM_UP_S, LIMIT_S = 2.0, 60.0
 TOPIC = b"masks/cam1\0"
@@ -57,7 +57,7 @@ class Audience:
 
     def __init__(self, endpoint: str, count: int, file: Path) -> None:
         self.count, self._file = count, file
-        command = [sys.executable, str(ROOT / "benchmarks" / "audience.py"), endpoint, str(count), str(file)]
+        command = [sys.executable, str(AUDIENCE), endpoint, str(count), str(file)]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
         if self._process.stdout.readline().strip() != "ready":
