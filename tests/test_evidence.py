@@ -65,7 +65,7 @@ def test_a_file_cut_off_anywhere_is_refused(file: Path) -> None:
     whole = file.read_bytes()
     for length in {0, 1, 7, 8, 15, 16, HEAD_BYTES, *range(HEAD_BYTES, len(whole), 97), len(whole) - 1}:
         file.write_bytes(whole[:length])
-        with pytest.raises(EvidenceError, match="whole file|damaged"):
+        with pytest.raises(EvidenceError, match=r"whole file|damaged"):
             read_evidence(file, KEY)
 
 

@@ -1,0 +1,194 @@
+"""`choose`: the fastest engine that agrees with fp32 eager, out of those that can be had here.
+
+Owns: the order of trying, the limits of time, and the words about what was passed over. Runs in the worker's thread,
+before the first frame. Never: takes an engine that was not compared with the reference, or says less than all it did.
+
+Candidates come in the order in which they are expected to be fast. Each tracks the clip of `stream.verify`; one that is
+slower than the best so far is left as soon as that is clear, and one has to be faster by a twentieth to replace it. On
+a slow machine fewer pictures are tracked, and how many is said.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engines.spec import BackendMissing, Engine
+from stream.device import is_device_lost
+from stream.evidence import Evidence, EvidenceError, file_of, read_evidence, write_evidence
+from stream.verify import GoOn, Trial, compare
+
+log = logging.getLogger(__name__)
+
+BUDGET_S = 6.0  # of pictures after the first two, for the reference and for each candidate
+CHOICE_BUDGET_S = 20.0  # after which no further candidate is tried, once one is right
+NUM_WARM_UP = 2  # pictures; not timed
+NUM_RACED = 8  # pictures after which a candidate is left that is not ahead
+FASTER = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A backend, and how its engine is made; `open` raises `BackendMissing`."""
+
+    backend: str
+    open: Callable[[], Engine]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """`text` is the whole story in one line; `refused` names the candidates that computed something else, or failed."""
+
+    backend: str
+    engine: Engine
+    text: str
+    refused: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A candidate that is right."""
+
+    backend: str
+    engine: Engine
+    seconds_t: NDArray[np.float64]
+    text: str
+
+
+class Referee:
+    """fp32 eager on the clip: from the file where an earlier start left it, else computed now and kept for the next.
+
+    `key` names all that the results depend on; without a folder nothing is kept. Written by the worker's thread.
+    """
+
+    def __init__(self, open_reference: Callable[[], Engine], *, folder: Path | None, key: str) -> None:
+        self.trial = Trial()
+        self._open = open_reference
+        self._file = None if folder is None else file_of(folder, key)
+        self._key = key
+        self._engine: Engine | None = None
+        self._evidence: Evidence | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """fp32 eager itself: the last resort."""
+        if self._engine is None:
+            self._engine = self._open()
+        return self._engine
+
+    @property
+    def evidence(self) -> Evidence:
+        if self._evidence is None:
+            self._evidence = self._read()
+        if self._evidence is None:
+            self._evidence = self.trial.record(self.engine, within(BUDGET_S))
+            self._write(self._evidence)
+        return self._evidence
+
+    def _read(self) -> Evidence | None:
+        if self._file is None:
+            return None
+        try:
+            return read_evidence(self._file, self._key)
+        except (EvidenceError, OSError) as error:
+            log.warning("the reference's results are computed anew: %s", error)
+            return None
+
+    def _write(self, evidence: Evidence) -> None:
+        if self._file is None:
+            return
+        try:
+            write_evidence(self._file, self._key, evidence)
+        except OSError as error:
+            log.warning("the reference's results are not kept for the next start: %s: %s", self._file, error.strerror)
+
+
+def within(budget_s: float) -> GoOn:
+    """As long as the next picture may be expected within the budget."""
+
+    def go_on(seconds: Sequence[float]) -> bool:
+        return sum(seconds[NUM_WARM_UP:]) + seconds[-1] <= budget_s or len(seconds) <= NUM_WARM_UP
+
+    return go_on
+
+
+def choose(candidates: Sequence[Candidate], referee: Referee, *, is_first_enough: bool = False) -> Choice:
+    """The fastest that is right, or the first one; the reference where none is."""
+    started, best, passed_over, refused = perf_counter(), None, list[str](), list[str]()
+    for candidate in candidates:
+        if best is not None and (is_first_enough or perf_counter() - started > CHOICE_BUDGET_S):
+            passed_over.append(f"{candidate.backend} (not tried)")
+            continue
+        try:
+            found = _try(candidate, referee, best)
+        except BackendMissing as error:
+            passed_over.append(f"{candidate.backend} ({_first_line(error)})")
+        except _Refused as error:
+            passed_over.append(f"{candidate.backend} ({error})")
+            refused.append(candidate.backend)
+        else:
+            if best is None or _is_faster(found.seconds_t, best.seconds_t):
+                best, found = found, best
+            if found is not None:
+                passed_over.append(f"{found.backend} ({_pace(found.seconds_t)})")
+    over = f"; passed over: {', '.join(passed_over)}" if passed_over else ""
+    if best is None:
+        return Choice("eager", referee.engine, f"eager in fp32, the reference itself{over}", tuple(refused))
+    return Choice(best.backend, best.engine, f"{best.backend}, {best.text}{over}", tuple(refused))
+
+
+class _Refused(Exception):
+    """A candidate is not used; the text says why."""
+
+
+def _try(candidate: Candidate, referee: Referee, best: _Tried | None) -> _Tried:
+    """Raises `BackendMissing`, `_Refused`; lets a lost device end the thread."""
+    wanted = referee.evidence
+    try:
+        engine = candidate.open()
+        found = referee.trial.record(engine, _while_worth_it(wanted.num_frames, best))
+    except RuntimeError as error:
+        if is_device_lost(error):
+            raise
+        raise _Refused(f"refused: {_first_line(error)}") from error
+    agreement = compare(found, wanted)
+    if breaches := agreement.breaches(engine.dtype):
+        raise _Refused(f"refused: {', '.join(breaches)} on {agreement.num_frames} frames")
+    text = f"{_pace(found.seconds_t)}, against fp32 {agreement}"
+    return _Tried(candidate.backend, engine, found.seconds_t, text)
+
+
+def _while_worth_it(num_frames: int, best: _Tried | None) -> GoOn:
+    """Until there is nothing left to compare with, time is up, or it is clear that the best so far stays the best."""
+    in_time = within(BUDGET_S)
+
+    def go_on(seconds: Sequence[float]) -> bool:
+        num = len(seconds)
+        if num >= num_frames or not in_time(seconds):
+            return False
+        if best is None or num < NUM_RACED:
+            return True
+        return sum(seconds[NUM_WARM_UP:]) < float(best.seconds_t[NUM_WARM_UP:num].sum())
+
+    return go_on
+
+
+def _is_faster(one_t: NDArray[np.float64], other_t: NDArray[np.float64]) -> bool:
+    """On the pictures that both tracked."""
+    num = min(len(one_t), len(other_t))
+    first = NUM_WARM_UP if num > NUM_WARM_UP else num - 1
+    return bool(one_t[first:num].sum() < FASTER * other_t[first:num].sum())
+
+
+def _pace(seconds_t: NDArray[np.float64]) -> str:
+    return f"{np.median(seconds_t[min(NUM_WARM_UP, len(seconds_t) - 1) :]) * 1000:.3g} ms a step of two objects"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
