@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 import threading
@@ -33,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 import zmq
 from daemon_rig import write_clip
 
+from benchmarks.crowd import Audience, percentiles
 from benchmarks.machine import machine_facts
 from benchmarks.null_engine import NullEngine, TimedTracker
 from engines.synthetic import ClipSpec
@@ -46,32 +46,9 @@ from stream.feed import Feed
 from stream.publish import Publisher
 from stream.worker import GpuWorker, WorkerOptions
 
-AUDIENCE = Path(__file__).with_name("audience.py")
 HEIGHT, WIDTH, NUM_FRAMES = 1080, 1920, 90
 WARM_UP_S, LIMIT_S = 2.0, 60.0
 TOPIC = b"masks/cam1\0"
-
-
-class Audience:
-    """`benchmarks/audience.py` as a process: made before anything is measured, ends with `leave`."""
-
-    def __init__(self, endpoint: str, count: int, file: Path) -> None:
-        self.count, self._file = count, file
-        command = [sys.executable, str(AUDIENCE), endpoint, str(count), str(file)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        if self._process.stdout.readline().strip() != "ready":
-            raise SystemExit("the subscribers heard nothing")
-
-    def leave(self) -> tuple[NDArray[np.int64], NDArray[np.int64], list[bytes]]:
-        """Of each arrival the number of its message and when `recv` returned; and the messages."""
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(LIMIT_S)
-        found = np.load(self._file)
-        data, ends = found["data"].tobytes(), found["ends"].tolist()
-        messages = [data[start:end] for start, end in zip([0, *ends], ends, strict=False)]
-        return found["message_m"], found["received_ns_m"], messages
 
 
 class Line:
@@ -115,11 +92,6 @@ def cpu_by_thread() -> Counter[str]:
         name = names.get(int(task.name), "libraries")
         spent[name.partition(":")[0]] += int((task / "schedstat").read_text().split()[0])
     return spent
-
-
-def percentiles(values_ns: NDArray[Any]) -> dict[str, float]:
-    """In milliseconds."""
-    return {name: round(float(np.percentile(values_ns, q)) / 1e6, 3) for name, q in (("p50", 50), ("p99", 99))}
 
 
 def run_line(clip: Path, count: int, *, num_objects: int, seconds: float, pace: str) -> dict[str, Any]:
