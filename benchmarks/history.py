@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import torch
 
+from benchmarks.machine import machine_facts
 from engines.synthetic import ClipSpec, SyntheticClip
 from stream.prompt import checked_prompt
 from stream.tracker import Tracker
@@ -65,9 +67,7 @@ def main() -> None:
     for row in rows:
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     result = {
-        "benchmark": "history", "model": "nano", "frame": [640, 480], "rows": rows, "threads": 1,
-        "machine": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d"),
+        "benchmark": "history", "model": "nano", "frame": [640, 480], "rows": rows, **machine_facts(),
     }  # fmt: skip
     line = json.dumps(result)
     if arguments.save is not None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 import numpy as np
 
+from benchmarks.machine import machine_facts
 from stream import wire
 from stream.client import Subscriber
 from stream.frame import Masks, ObjectState, Stamp
@@ -127,10 +129,8 @@ def main() -> None:
             rows.append(codec_row(masks, encoding, options.repeats))  # type: ignore[arg-type]
             print(rows[-1])
     result = {
-        "benchmark": "wire", "frame": [WIDTH, HEIGHT], "rows": rows,
+        "benchmark": "wire", "frame": [WIDTH, HEIGHT], "rows": rows, **machine_facts(),
         "mailbox_to_subscriber_ms": mailbox_to_subscriber_ms(blobs(1), options.repeats),
-        "machine": platform.machine(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1),
-        "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
     line = json.dumps(result)
     if options.save:

@@ -1,0 +1,96 @@
+"""The README's table of measurements, generated from `benchmarks/results/*.json`.
+
+Owns: what stands between the two markers. Never: measures; rounds a figure twice.
+
+    python benchmarks/table.py            # to standard output
+    python benchmarks/table.py --write    # into README.md, between the markers
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.readme.daemon_rows import ROWS
+from benchmarks.readme.official_rows import official_rows
+from benchmarks.readme.row import NOT_RECORDED, Result, Row, machine, versions
+from benchmarks.readme.unrun_rows import unrun_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
+BEGIN = "<!-- measurements: `python benchmarks/table.py --write` makes this part from benchmarks/results -->"
+END = "<!-- end of measurements -->"
+_AFTER_OFFICIAL = ("demo", "nano_quality")  # these come first, then the comparison, then the other results
+
+
+def load_results(folder: Path) -> list[Result]:
+    """Every result in the folder that names its benchmark, sorted by file name."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    return [result for result in found if "benchmark" in result]
+
+
+def table(results: Sequence[Result]) -> str:
+    """The legend of machines, then one row a figure."""
+    rows = _rows(results)
+    machines = list(dict.fromkeys(machine(row.where) for row in rows if row.where is not None))
+    lines = [_legend(results, machines), ""]
+    lines += ["| what | measured | ceiling or goal | on, at | how |", "|---|---|---|---|---|"]
+    for row in rows:
+        place = "-" if row.where is None else _place(row.where, machines)
+        cells = (row.what, row.measured, row.bound or "-", place, row.how)
+        lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def _rows(results: Sequence[Result]) -> list[Row]:
+    by_name = {result["benchmark"]: result for result in results if result["benchmark"] in ROWS}
+    official = [result for result in results if result["benchmark"] == "against_official"]
+    rows: list[Row] = []
+    for name in _AFTER_OFFICIAL:
+        rows += ROWS[name](by_name[name]) if name in by_name else []
+    rows += official_rows(official)
+    for name in ROWS:
+        rows += ROWS[name](by_name[name]) if name in by_name and name not in _AFTER_OFFICIAL else []
+    return rows + unrun_rows(results)
+
+
+def _legend(results: Sequence[Result], machines: Sequence[str]) -> str:
+    """A: processor, cores (versions)."""
+    parts = []
+    for index, name in enumerate(machines):
+        known = {versions(result) for result in results if machine(result) == name} - {""}
+        parts.append(f"**{chr(ord('A') + index)}**: {name}" + (f" ({'; '.join(sorted(known))})" if known else ""))
+    return "Where and at which commit: " + "; ".join(parts) + "."
+
+
+def _place(result: Result, machines: Sequence[str]) -> str:
+    """A, 1ac8ab8"""
+    return f"{chr(ord('A') + machines.index(machine(result)))}, {result.get('commit', NOT_RECORDED)}"
+
+
+def with_table(readme: str, generated: str) -> str:
+    """The README with what stands between its markers replaced."""
+    head, begin, rest = readme.partition(BEGIN)
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise SystemExit(f"README.md: expected the lines {BEGIN!r} and {END!r}")
+    return f"{head}{begin}\n\n{generated}\n\n{end}{tail}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true")
+    generated = table(load_results(RESULTS))
+    if parser.parse_args().write:
+        README.write_text(with_table(README.read_text(encoding="utf-8"), generated), encoding="utf-8")
+    else:
+        print(generated)
+
+
+if __name__ == "__main__":
+    main()
