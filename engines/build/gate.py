@@ -55,8 +55,8 @@ class Limit:
 
 LIMITS: Mapping[torch.dtype, Limit] = {
     torch.float32: Limit(maximum=(5e-4, 5e-4), rms=(1e-4, 1e-4)),
-    torch.float16: Limit(maximum=(1.6e-2, 8e-2), rms=(4e-3, 2e-2)),
-    torch.bfloat16: Limit(maximum=(5e-2, 1.6e-1), rms=(1.6e-2, 4e-2)),
+    torch.float16: Limit(maximum=(2e-3, 8e-2), rms=(5e-4, 2e-2)),
+    torch.bfloat16: Limit(maximum=(1e-2, 1.6e-1), rms=(4e-3, 4e-2)),
 }
 _SEEN = 0.25  # an answer's uncertainty beyond this share says nothing
 
