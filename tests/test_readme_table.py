@@ -68,6 +68,16 @@ def test_masks_farther_off_than_the_official_bf16_run_miss_the_goal() -> None:
     assert "official bf16 run: **missed**" in table([found])
 
 
+@pytest.mark.parametrize(("p99", "verdict"), [(0.99, "reached"), (1.0, "**missed**")])
+def test_a_slow_line_misses_its_goal(p99: float, verdict: str) -> None:
+    row = {
+        "subscribers": 10, "pace": "live", "added_ms": {"p50": 0.5, "p99": p99}, "baseline_ms": {"p50": 0.3, "p99": 0.4},
+        "bytes_per_object": 1482, "cpu_ms_per_frame": {"all": 14.5}, "messages_per_s": 300.0,
+    }  # fmt: skip
+    found = result(benchmark="pipeline", rows=[row])
+    assert f"goal < 1 ms p99 with 10: {verdict}" in table([found])
+
+
 def test_what_never_ran_on_a_gpu_is_said_until_a_gpu_has_run_it() -> None:
     text = table([result()])
     assert all(item.what in text and item.instead in text for item in UNRUN)

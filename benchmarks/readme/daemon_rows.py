@@ -89,16 +89,18 @@ def pipeline_rows(result: Result) -> list[Row]:
 
 
 def camera_rows(result: Result) -> list[Row]:
-    rows = result["rows"]
+    rows, is_null = result["rows"], result["model"] == "null"
     median, worst = (slashed(row["capture_to_publish_ms"][key] for row in rows) for key in ("p50", "p99"))
     text = (
-        f"{slashed(row['fps'] for row in rows)} frames/s in all; the slowest camera at "
-        f"{percents(row['fairness'] for row in rows)} of the fastest; capture to publish {median} ms median, "
-        f"{worst} ms p99; {slashed(row['dropped'] for row in rows)} dropped"
+        f"{slashed(row['aggregate_fps'] for row in rows)} frames/s in all; the slowest camera at "
+        f"{percents(row['slowest_of_mean'] for row in rows)} of the mean; capture to publish {median} ms median, "
+        f"{worst} ms p99; {percents(row['dropped_share'] for row in rows)} replaced by newer ones"
     )
-    many = " / ".join(str(row["cameras"]) for row in rows)
-    what = f"{many} cameras on one device, {result.get('model', 'nano')}"
-    return [Row(what, text, "", result, "`benchmarks/cameras.py`")]
+    many, each = " / ".join(str(row["cameras"]) for row in rows), f"{result['fps']:g} frames/s each"
+    program = "no model" if is_null else f"{result['model']}, {result['backend']} {result['dtype']}, 1 object each"
+    option = " --model null" if is_null else ""
+    bound = f"sent: {slashed(row['sent_fps'] for row in rows)} frames/s"
+    return [Row(f"{many} cameras of {each}, {program}", text, bound, result, f"`benchmarks/cameras.py{option}`")]
 
 
 def wire_rows(result: Result) -> list[Row]:
