@@ -60,6 +60,12 @@ class _Tried:
     seconds_t: NDArray[np.float64]
     text: str
 
+    def time_beside(self, other: _Tried) -> float:
+        """As a part of what the other one took, on the pictures that both tracked."""
+        num = min(len(self.seconds_t), len(other.seconds_t))
+        first = min(NUM_WARM_UP, num - 1)
+        return float(self.seconds_t[first:num].sum() / other.seconds_t[first:num].sum())
+
 
 class Referee:
     """fp32 eager on the clip: from the file where an earlier start left it, else computed now and kept for the next.
@@ -133,10 +139,10 @@ def choose(candidates: Sequence[Candidate], referee: Referee, *, is_first_enough
             passed_over.append(f"{candidate.backend} ({error})")
             refused.append(candidate.backend)
         else:
-            if best is None or _is_faster(found.seconds_t, best.seconds_t):
+            if best is None or found.time_beside(best) < FASTER:
                 best, found = found, best
             if found is not None:
-                passed_over.append(f"{found.backend} ({_pace(found.seconds_t)})")
+                passed_over.append(f"{found.backend} ({found.time_beside(best):.2f} times as long a step)")
     over = f"; passed over: {', '.join(passed_over)}" if passed_over else ""
     if best is None:
         return Choice("eager", referee.engine, f"eager in fp32, the reference itself{over}", tuple(refused))
@@ -177,13 +183,6 @@ def _while_worth_it(num_frames: int, best: _Tried | None) -> GoOn:
         return sum(seconds[NUM_WARM_UP:]) < float(best.seconds_t[NUM_WARM_UP:num].sum())
 
     return go_on
-
-
-def _is_faster(one_t: NDArray[np.float64], other_t: NDArray[np.float64]) -> bool:
-    """On the pictures that both tracked."""
-    num = min(len(one_t), len(other_t))
-    first = NUM_WARM_UP if num > NUM_WARM_UP else num - 1
-    return bool(one_t[first:num].sum() < FASTER * other_t[first:num].sum())
 
 
 def _pace(seconds_t: NDArray[np.float64]) -> str:

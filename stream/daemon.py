@@ -118,6 +118,7 @@ class Daemon:
         while not house.worker.ready.wait(TICK_S) and not self._stopping.is_set():
             self._check_threads()
         self._check_threads()
+        house.tell_model()
         if not self._stopping.is_set():
             house.fleet.start()
         self._liveness = self._watched_loops()
@@ -146,6 +147,7 @@ class Daemon:
             self.num_ticks += 1
             self._check_threads()
             fleet.check(time.monotonic_ns())
+            self.house.tell_model()
             if self._must_reload.is_set():
                 self._must_reload.clear()
                 self._reload()
@@ -179,12 +181,12 @@ class Daemon:
         except (ConfigError, SourceError) as error:
             self._num_reloads["refused"] += 1
             log.error("the configuration was not taken, the old one stays: %s", error)
-            self.house.board.put_problem(f"the configuration was not taken, the old one stays: {error}")
+            self.house.tell_problem(f"the configuration was not taken, the old one stays: {error}")
         else:
             self._num_reloads["ok"] += 1
             waiting = [key for key in NEEDS_RESTART if getattr(config, key) != getattr(self.config, key)]
             problem = f"a restart is needed for: {', '.join(waiting)}" if waiting else ""
-            self.house.board.put_problem(problem)
+            self.house.tell_problem(problem)
             log.info("the configuration was read again: %s", "; ".join(filter(None, (told, problem))))
         self._notifier.ready(self._summary())
 

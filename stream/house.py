@@ -42,7 +42,7 @@ class Duty:
 
 
 class House:
-    """Built once by the main thread; the rooms are read by any.
+    """Built once by the main thread, which alone writes `_model_told`; the rooms are read by any.
 
     `threads` are those that have to live as long as the daemon, in the order of their start.
     """
@@ -51,12 +51,16 @@ class House:
         self._config = config
         doorbell = threading.Event()
         self.loader = Loader(config)
+        self._model_told = self.loader.model
         keys = None if config.keys is None else KeyRing.open(config.keys)
         self.metrics = Metrics(lambda: self.reporter.status(), {"torch": torch.__version__})
         self.publisher = self._make_publisher(keys)
         self.board = ConditionBoard(self.publisher)
         self.saved = _saved_objects(config)
-        options = WorkerOptions(max_objects=config.max_objects, board=self.board, saved=self.saved)
+        options = WorkerOptions(
+            max_objects=config.max_objects, board=self.board, saved=self.saved,
+            tend=self.loader.tend, close=self.loader.close,
+        )  # fmt: skip
         self.worker = GpuWorker(self.loader.load, (), publisher=self.publisher, doorbell=doorbell, options=options)
         epochs = {} if self.saved is None else {name: epoch + 1 for name, epoch in self.saved.epochs().items()}
         self.fleet = Fleet(config, board=self.board, doorbell=doorbell, epochs=epochs, changed=self._on_cameras)
@@ -73,6 +77,18 @@ class House:
         rooms: dict[str, Room | None] = {"pub": self.publisher, "control": self.control, "http": self.health}
         rooms |= {"saver": self.saved, "gpu": self.worker}
         return {name: room for name, room in rooms.items() if room is not None}
+
+    def tell_model(self) -> None:
+        """What the worker runs, if that is news: to `info`, and so to masks and states."""
+        told, self._model_told = self._model_told, self.loader.model
+        if self._model_told.problem != told.problem:
+            self.tell_problem("")
+        if self._model_told != told:
+            self._put_info(self.fleet.feeds)
+
+    def tell_problem(self, problem: str) -> None:
+        """What the operator must mend, besides what is wrong with the model since the start; "" = nothing else."""
+        self.board.put_problem("; ".join(filter(None, (self._model_told.problem, problem))))
 
     def tell_control(self) -> None:
         """The endpoint for commands is known: let `info` say it."""
@@ -113,7 +129,7 @@ class House:
 
     def _info(self, cameras: Sequence[CameraConfig], *, control: str | None) -> wire.Info:
         named = tuple(wire.CameraInfo(name=camera.name, frame_id=camera.frame_id) for camera in cameras)
-        return wire.Info(model=self._config.model, backend=self._config.backend, control=control, cameras=named)
+        return wire.Info(model=self._config.model, backend=self.loader.model.backend, control=control, cameras=named)
 
 
 def _saved_objects(config: Config) -> SavedObjects | None:

@@ -93,5 +93,6 @@ def text_line(message: Message, counts: Counts) -> str:
         return f"{message.camera}  {message.condition}: {message.reason}"
     if isinstance(message, Info):
         cameras = ", ".join(f"{camera.name} {camera.width}x{camera.height}" for camera in message.cameras)
-        return f"sam2-stream {message.software}, {message.model} on {message.backend}; cameras: {cameras or 'none'}"
+        backend = message.backend or "no back end yet"
+        return f"sam2-stream {message.software}, {message.model} on {backend}; cameras: {cameras or 'none'}"
     return message.topic

@@ -23,15 +23,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engines.eager import EagerEngine
+from engines.build import BACKENDS, EngineRequest, open_engine
 from engines.spec import Engine
-from engines.weights import build_model
 from stream.device import OptionError, resolve_device, resolve_dtype
 from stream.frame import Masks
 from stream.history import History
 from stream.memory import MemoryBank, RowMemory
-from stream.prepare import check_picture
+from stream.prepare import Upload, check_picture
 from stream.prompt import Prompt, PromptError, check_inside, checked_id, checked_prompt
+from stream.readout import Readout
 from stream.recall import Recall
 from stream.step import Steps
 from stream.turn import Equipment, Snapshot, TrackedObject, Turn
@@ -61,15 +61,15 @@ def load_engine(
 ) -> Engine:
     """The programs of `"nano"` or of a SAM 2 model such as `"sam2.1-hiera-tiny"`, ready to run.
 
-    `device`: auto, cpu, cuda, cuda:N. `dtype`: auto, fp32, bf16, fp16. `backend`: eager. Raises
-    `engines.weights.WeightsError` about the checkpoint, `OptionError` naming another argument and what was expected.
+    `device`: auto, cpu, cuda, cuda:N. `dtype`: auto, fp32, bf16, fp16. `backend`: eager, compiled, tensorrt,
+    tensorrt-rtx; the last two use the plans that `sam2-stream engines build` left, and compiled for the rest. Raises
+    `engines.weights.WeightsError` about the checkpoint, `engines.spec.BackendMissing` about what is not installed,
+    `OptionError` naming another argument and what was expected.
     """
-    if backend != "eager":
-        raise OptionError(f"backend is {backend!r}; expected 'eager'")
-    where = resolve_device(device)
-    kind = resolve_dtype(dtype, where)
-    network = build_model(model, None if checkpoint is None else Path(checkpoint))
-    return EagerEngine(network, name=model, device=where, dtype=kind)
+    if backend not in BACKENDS:
+        raise OptionError(f"backend is {backend!r}; expected {', '.join(BACKENDS)}")
+    where, weights = resolve_device(device), None if checkpoint is None else Path(checkpoint)
+    return open_engine(EngineRequest(model, weights, where, resolve_dtype(dtype, where), backend))
 
 
 class Tracker:
@@ -86,6 +86,8 @@ class Tracker:
         )
         self._steps = Steps(engine, self._bank)
         self._history = History()
+        self._upload = Upload(engine.spec.image_size, engine.device)
+        self._readout = Readout(engine.device)
         self._objects: dict[tuple[str, int], TrackedObject] = {}
 
     @classmethod
@@ -228,6 +230,10 @@ class Tracker:
         now = time.monotonic_ns() if time_ns is None else time_ns
         return self.launch({"": frame_hwc}, {"": now})[""].resolve()
 
+    def wait_room(self) -> None:
+        """Wait until the device has not more than one turn to compute; on a CPU, not at all."""
+        self._readout.wait_room()
+
     def launch(
         self,
         images: Mapping[str, Image],
@@ -260,7 +266,8 @@ class Tracker:
         self, images: dict[str, Image], times_ns: Mapping[str, int], marks: Mapping[str, Hashable]
     ) -> dict[str, PendingMasks]:
         objects = [item for camera in images for item in self._objects.values() if item.camera == camera]
-        equipment = Equipment(self.engine, self._bank, self._steps, self._history)
+        parts = self._steps, self._history, self._upload, self._readout
+        equipment = Equipment(self.engine, self._bank, *parts)
         turn = Turn(equipment, images=images, objects=objects, marks=marks)
         turn.run(refine_as_cond=self.options.refine_as_cond)
         return turn.read_out(times_ns)

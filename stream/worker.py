@@ -55,6 +55,8 @@ class WorkerOptions:
     max_objects: int = 64
     board: ConditionBoard | None = None
     saved: SavedObjects | None = None
+    tend: Callable[[], None] = lambda: None  # what the engine wants done between two turns
+    close: Callable[[], None] = lambda: None  # and when the last one is over
 
 
 class GpuWorker:
@@ -135,6 +137,7 @@ class GpuWorker:
                 self.num_loops += 1
                 self._loop(tracker, orders)
                 self._save(orders, saved)
+                self._options.tend()
             if saved is not None:
                 saved.put(orders.live_cameras())
         except Exception as error:
@@ -143,6 +146,7 @@ class GpuWorker:
         finally:
             self.ready.set()
             self._refuse_rest()
+            self._options.close()
 
     def _loop(self, tracker: Tracker, orders: Orders) -> None:
         if not len(self.inbox) and not any(feed.ring.has_unread for feed in self._feeds.values()):

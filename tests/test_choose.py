@@ -81,8 +81,8 @@ def test_the_fastest_is_chosen_and_what_was_passed_over_is_said_with_its_reason(
     picked, over = told(choice)
     assert choice.engine is fast and choice.backend == "fast" and choice.refused == ()
     assert picked.startswith("fast, ") and "ms a step" in picked and f"on {NUM_FRAMES} frames" in picked
-    assert over.startswith("tensorrt (no TensorRT here; expected: pip install it), compiled (")
-    assert "last (" in over and "and more" not in choice.text and "\n" not in choice.text
+    assert over.startswith("tensorrt (no TensorRT here; expected: pip install it), compiled (3.00 times as long")
+    assert "last (3.00 times" in over and "and more" not in choice.text and "\n" not in choice.text
     assert slow.num_steps == NUM_FRAMES and last.num_steps == NUM_RACED, "one that is behind is left"
 
 

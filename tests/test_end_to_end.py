@@ -163,14 +163,14 @@ import sys
 import stream.loader as loader
 from stream.config import config_from_flags, PromptFlags
 from stream.daemon import Daemon
-real = loader.load_engine
+real = loader.Loader.load
 def fail(frames):
     raise {error}
-def broken(*args, **options):
-    engine = real(*args, **options)
-    engine.encode = fail
-    return engine
-loader.load_engine = broken
+def broken(self):
+    tracker = real(self)
+    tracker.engine.encode = fail
+    return tracker
+loader.Loader.load = broken
 options = {{"bind": [sys.argv[1]], "allow_cpu": True}}
 config = config_from_flags("testsrc://?width=320&height=240", PromptFlags(("160,120",)), options=options)
 sys.exit(Daemon(config).run())

@@ -382,7 +382,7 @@ def test_prompts_beyond_the_limit_only_replace_others(
 
 
 def test_an_engine_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(OptionError, match="backend is 'onnx'; expected 'eager'"):
+    with pytest.raises(OptionError, match="backend is 'onnx'; expected eager, compiled"):
         load_engine("nano", backend="onnx")
     with pytest.raises(OptionError, match="device is 'tpu'"):
         Tracker.load("nano", device="tpu")

@@ -46,6 +46,7 @@ Http = Annotated[str | None, typer.Option(help="Serve /live /ready /status /metr
 Keys = Annotated[str | None, typer.Option(help="Folder of `keys`, to listen beyond this machine.", metavar="FOLDER")]
 State = Annotated[str | None, typer.Option(help="Keep objects added while it runs there.", metavar="FOLDER")]
 Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
+Backend = Annotated[str | None, typer.Option(help="auto, eager, compiled, tensorrt or tensorrt-rtx.")]
 Bind = Annotated[list[str] | None, typer.Option(help="Where to publish (tcp://127.0.0.1:5560). May be repeated.")]
 Pace = Annotated[str | None, typer.Option(help="live: the newest picture wins; offline: every picture of a file.")]
 Loop = Annotated[bool, typer.Option("--loop", help="Start a file again when it ends.")]
@@ -66,6 +67,7 @@ def run(
     device: Device = None,
     allow_cpu: AllowCpu = False,
     dtype: Dtype = None,
+    backend: Backend = None,
     bind: Bind = None,
     control: Control = None,
     http: Http = None,
@@ -79,7 +81,7 @@ def run(
     """Run the daemon: pictures in, masks out over ZeroMQ, until the source ends or INT or TERM arrives."""
     flags = PromptFlags(point or (), box or (), mask or (), label or ())
     camera = {"name": name, "pace": pace, "loop": loop or None, "max_fps": max_fps}
-    where = {"device": device, "dtype": dtype, "allow_cpu": allow_cpu or None}
+    where = {"device": device, "dtype": dtype, "backend": backend, "allow_cpu": allow_cpu or None}
     program = {"model": model, "checkpoint": checkpoint, **where}
     service = {"bind": bind or None, "control": control or None, "http": http, "keys": keys, "state": state}
     config = _config(source, flags, {**camera, **program, **service, "mask_encoding": mask_encoding})

@@ -2,9 +2,10 @@
 
 from stream.config.flags import PromptFlags, config_from_flags, marks_from_flags
 from stream.config.load import load_config
-from stream.config.values import MODELS, CameraConfig, Config, ConfigError, PromptConfig, redact
+from stream.config.values import BACKENDS, MODELS, CameraConfig, Config, ConfigError, PromptConfig, redact
 
 __all__ = [
+    "BACKENDS",
     "MODELS",
     "CameraConfig",
     "Config",

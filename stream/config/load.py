@@ -29,7 +29,7 @@ from stream.config.checks import (
     table,
     text,
 )
-from stream.config.values import MAX_OBJECT_ID, MODELS, CameraConfig, Config, ConfigError, PromptConfig
+from stream.config.values import BACKENDS, MAX_OBJECT_ID, MODELS, CameraConfig, Config, ConfigError, PromptConfig
 
 coordinate = number("a coordinate in pixels from 0 to 100000", 0, 100_000)
 
@@ -132,7 +132,7 @@ _TOP: dict[str, Check] = {
     "checkpoint": existing_file,
     "device": text("auto, cpu, cuda or cuda:N", r"auto|cpu|cuda(:\d{1,2})?"),
     "dtype": choice("auto", "fp32", "bf16", "fp16"),
-    "backend": choice("eager"),
+    "backend": choice(*BACKENDS),
     "max_cond_frames": integer(1, 7),
     "bind": list_of(endpoint, "a list of 1 to 8 endpoints", low=1, high=8),
     "control": list_of(endpoint, "a list of at most 8 endpoints", high=8),

@@ -16,6 +16,7 @@ MODELS = (
     *(f"sam2-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
     *(f"sam2.1-hiera-{size}" for size in ("tiny", "small", "base-plus", "large")),
 )
+BACKENDS = ("auto", "eager", "compiled", "tensorrt", "tensorrt-rtx")
 SCHEMES = ("rtsp", "rtsps", "http", "https", "testsrc", "push")
 COMMAND_LINE = "command line"
 MAX_OBJECT_ID = 2**31 - 1
@@ -99,7 +100,7 @@ class Config:
     checkpoint: Path | None = None
     device: str = "auto"
     dtype: str = "auto"
-    backend: str = "eager"
+    backend: str = "auto"  # the fastest that is installed and agrees with eager
     max_cond_frames: int = 2
     bind: tuple[str, ...] = ("tcp://127.0.0.1:5560",)
     control: tuple[str, ...] | None = None  # None = beside the first `bind`, () = no commands
