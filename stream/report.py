@@ -60,7 +60,7 @@ class Reporter:
         return Status(
             software=software_version(), run=rooms.publisher.run_id, pid=os.getpid(),
             uptime_s=(now_ns - self._started_ns) / 1e9, model=self._config.model,
-            backend=model.backend, device=model.device, dtype=model.dtype,
+            backend=model.backend, choice=model.choice, device=model.device, dtype=model.dtype,
             problem=rooms.board.problem, is_live=not rooms.hanging(),
             is_ready=is_loaded and (is_producing or not cameras),
             endpoints=rooms.publisher.endpoints, control=rooms.control(),

@@ -53,9 +53,10 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     pid: int = 0
     uptime_s: float = 0.0
     model: str = ""
-    backend: str = ""
+    backend: str = ""  # in use, not as configured
+    choice: str = ""  # why this one: what it was measured at, and what was passed over
     device: str = ""  # where the model is: "cuda:0 (NVIDIA H200)", "cpu"
-    dtype: str = ""
+    dtype: str = ""  # "float16", or "float16, attention bfloat16"
     is_live: bool = False  # the loops turn
     is_ready: bool = False  # model on the intended device, and a camera produces or none is configured
     problem: str = ""  # what the operator must mend, for example a refused configuration file

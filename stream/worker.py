@@ -255,14 +255,13 @@ class GpuWorker:
 
     def _hand_on(self, lease: Lease, launched: Launched) -> None:
         camera = lease.frame.stamp.camera
-        kept: Lease | None = lease
         feed = self._feeds.get(camera)
         if feed is not None and feed.config.pace == "offline":
             self._wait_for_publisher()
-        if not self._publisher.wants_frames(camera):
-            lease.release()
-            kept = None
+        kept = lease if self._publisher.wants_frames(camera) else None
         self._publisher.put_masks(PendingDelivery(lease.frame.stamp, launched, kept, self._sightings))
+        if kept is None:  # only now: a result does not wait for it
+            lease.release()
 
     def _wait_for_publisher(self) -> None:
         while not self._stopping.is_set() and self._publisher.is_alive():
