@@ -73,6 +73,7 @@ class ProgrammedEngine:
         program = self.find(rows, memories, pointers)
         if program is None:
             return self.inner.track(frames, row_frame_b, read)
+        read = read._replace(memory_bmnc=read.memory_bmnc.to(self.dtype))  # float32 programs store it in bfloat16
         *found, conditioned = program(*track_inputs(frames, row_frame_b, read, sparse_1sc=self._sparse_1sc))
         return Segmentation(*found), conditioned
 

@@ -105,6 +105,12 @@ def is_command(function: Function) -> bool:
     return any(isinstance(call.func, ast.Attribute) and call.func.attr in ("command", "callback") for call in calls)
 
 
+def is_triton_kernel(function: Function) -> bool:
+    """It has parameters that are constants of its compilation."""
+    notes = [ast.unparse(arg.annotation) for arg in function.args.args if arg.annotation is not None]
+    return "tl.constexpr" in notes
+
+
 def words(identifier: str) -> set[str]:
     return {word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", identifier)}
 
@@ -128,8 +134,9 @@ def test_a_function_is_short_flat_and_takes_few_parameters(name: str) -> None:
             wrong.append(f"{where}: {num_lines} lines")
         if depth(function.body) > MAX_NESTING:
             wrong.append(f"{where}: blocks nested {depth(function.body)} deep")
-        # `forward` takes the tensors of an exported program, by position
-        if not (is_command(function) and below(name, "stream.cli")) and function.name != "forward":
+        # `forward` takes the tensors of an exported program, by position; a Triton kernel what its launch gives
+        is_program = function.name == "forward" or is_triton_kernel(function)
+        if not (is_command(function) and below(name, "stream.cli")) and not is_program:
             if num_parameters > MAX_PARAMETERS:
                 wrong.append(f"{where}: {num_parameters} parameters")
             if len(positional) > MAX_POSITIONAL:
