@@ -73,8 +73,9 @@ def test_a_bank_of_any_length_is_tracked_as_by_eager(dtype: torch.dtype, num_con
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 def test_prompts_are_decoded_as_by_eager(dtype: torch.dtype) -> None:
-    """On features that both are given, by eager in the same dtype: a prompt's memory is made of a binary mask, so that a
-    last bit can become a pixel."""
+    """Both on eager's features in the same dtype: a prompt's memory is made of a binary mask, so that a last bit can
+    become a pixel.
+    """
     _, engine = both(dtype)
     reference = EagerEngine(pocket_network(seed=4), name="pocket", device=CPU, dtype=dtype)
     prompt = PointPrompt(torch.tensor([[[20.0, 30.0]]]), torch.ones(1, 1, dtype=torch.int32), None)

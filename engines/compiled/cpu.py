@@ -1,6 +1,6 @@
-"""`CompiledCpu`: the programs on a CPU, with attention made for its caches.
+"""`CompiledCpu`: the programs on a CPU, rearranged for its caches and for oneDNN.
 
-Owns: the choice of kernels. Called by one thread at a time. Never: compiles anything; it starts as fast as eager.
+Owns: the choice of forms. Called by one thread at a time. Never: compiles anything; it starts as fast as eager.
 """
 
 from __future__ import annotations
@@ -8,20 +8,30 @@ from __future__ import annotations
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
+from engines.compiled.cpu_attend import CpuAttend
 from engines.compiled.cpu_attention import Chunked
+from engines.compiled.cpu_linear import can_fuse, fuse
 from engines.eager import EagerEngine
-from engines.graphs import SDPA, Kernels
+from engines.graphs import SDPA, Attend, Kernels
 
 
 class CompiledCpu(EagerEngine):
-    """Eager's programs with other kernels."""
+    """Eager's programs in other forms."""
 
     backend = "compiled"
+
+    def __init__(self, model: SAM2Base, *, name: str, device: torch.device, dtype: torch.dtype) -> None:
+        super().__init__(model, name=name, device=device, dtype=dtype, kernels=_kernels(dtype))
+        if isinstance(self._track.attend, Attend) and dtype is not torch.float16:
+            self._track.attend = CpuAttend(self._track.attend)
+        if can_fuse(dtype):
+            fuse(self._encode)
+            fuse(self._track)
 
 
 def cpu_engine(model: SAM2Base, *, name: str, device: torch.device, dtype: torch.dtype) -> CompiledCpu:
     """Ready to run."""
-    return CompiledCpu(model, name=name, device=device, dtype=dtype, kernels=_kernels(dtype))
+    return CompiledCpu(model, name=name, device=device, dtype=dtype)
 
 
 def _kernels(dtype: torch.dtype) -> Kernels:

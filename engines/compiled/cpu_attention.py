@@ -9,6 +9,8 @@ products for every processor; products of whole slices go to oneDNN, which has.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -35,7 +37,7 @@ class Chunked:
         batch, num, _ = query_bnc.shape
         fitting = self._scores.numel() // key_bkc.shape[1]
         assert fitting > 0, "the scratch holds the scores of one query"
-        rows, queries = min(batch, max(1, fitting // num)), min(num, fitting)
+        rows, queries = min(batch, max(1, fitting // num)), math.ceil(num / math.ceil(num / fitting))
         for row in range(0, batch, rows):
             part = slice(row, row + rows)
             for start in range(0, num, queries):

@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from sam2.modeling.memory_attention import MemoryAttentionLayer
 from sam2.modeling.sam.transformer import RoPEAttention
@@ -76,7 +75,7 @@ class _SelfAttention(nn.Module):
         return result
 
 
-class _CrossAttention(nn.Module):
+class CrossAttention(nn.Module):
     """The second third of a layer, with its residual: what each place sees of the memory."""
 
     def __init__(self, layer: MemoryAttentionLayer, kernel: Kernel) -> None:
@@ -106,10 +105,10 @@ class _FeedForward(nn.Module):
     def __init__(self, layer: MemoryAttentionLayer) -> None:
         super().__init__()
         self.norm = copy.deepcopy(layer.norm3)
-        self.linear1, self.linear2 = copy.deepcopy(layer.linear1), copy.deepcopy(layer.linear2)
+        self.layers = nn.Sequential(copy.deepcopy(layer.linear1), nn.ReLU(), copy.deepcopy(layer.linear2))
 
     def forward(self, x_bnc: Tensor) -> Tensor:
-        result: Tensor = x_bnc + self.linear2(F.relu(self.linear1(self.norm(x_bnc))))
+        result: Tensor = x_bnc + self.layers(self.norm(x_bnc))
         return result
 
 
@@ -177,7 +176,7 @@ class Attend(nn.Module):
         super().__init__()
         attention = model.memory_attention
         self.own = nn.ModuleList(_SelfAttention(layer, kernel) for layer in attention.layers[1:]).to(dtype)
-        self.cross = nn.ModuleList(_CrossAttention(layer, kernel) for layer in attention.layers).to(dtype)
+        self.cross = nn.ModuleList(CrossAttention(layer, kernel) for layer in attention.layers).to(dtype)
         self.feed_forward = nn.ModuleList(_FeedForward(layer) for layer in attention.layers).to(dtype)
         self.norm = copy.deepcopy(attention.norm).to(dtype)
         self.dtype = dtype
@@ -202,10 +201,15 @@ class Attend(nn.Module):
         memory_bmnc = read.memory_bmnc.to(self.dtype)
         time_bmc = self.memory_time_tc[read.memory_time_bm]
         position_bmnc = self.memory_position_1nc + time_bmc[:, :, None]
-        pointers_btc = read.pointers_bpc.reshape(memory_bmnc.shape[0], -1, memory_bmnc.shape[-1])
-        pointer_keys = (pointers_btc + self._pointer_positions(read, pointers_btc)).to(self.dtype)
-        values_bkc = torch.cat([memory_bmnc.flatten(1, 2), pointers_btc.to(self.dtype)], dim=1)
+        pointer_keys, pointers_btc = self.pointer_tokens(read)
+        values_bkc = torch.cat([memory_bmnc.flatten(1, 2), pointers_btc], dim=1)
         return Memory(memory_bmnc + position_bmnc.to(self.dtype), pointer_keys, values_bkc)
+
+    def pointer_tokens(self, read: MemoryRead) -> tuple[Tensor, Tensor]:
+        """Pointers cut into tokens (b, t, c) as wide as a memory's: with positions added, and without."""
+        pointers_btc = read.pointers_bpc.reshape(read.pointers_bpc.shape[0], -1, read.memory_bmnc.shape[-1])
+        with_positions = pointers_btc + self._pointer_positions(read, pointers_btc)
+        return with_positions.to(self.dtype), pointers_btc.to(self.dtype)
 
     def _pointer_positions(self, read: MemoryRead, pointers_btc: Tensor) -> Tensor:
         if self.pointer_position is None:

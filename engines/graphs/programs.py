@@ -43,7 +43,7 @@ class Track(nn.Module):
 
     def __init__(self, model: SAM2Base, dtype: torch.dtype, kernel: Kernel = SDPA.memory) -> None:
         super().__init__()
-        self.attend = Attend(model, dtype, kernel)
+        self.attend: nn.Module = Attend(model, dtype, kernel)
         self.decode = Decode(model, dtype)
         self.remember = Remember(model, dtype)
         # a tracked frame has no prompt: one empty point, and the padding point that `_embed_points` appends
