@@ -7,10 +7,12 @@ import itertools
 from typing import Any
 
 import pytest
+from tensorrt_emulator import install
 
 from benchmarks.official.bench import EAGER_FP32, FP32, Bench
 from benchmarks.official.given import NUM_FRAMES, NUM_PICTURES, picture_of
 from benchmarks.official.network import official_network, operations
+from engines.spec import BackendMissing
 from stream.memory import MemoryBank
 
 pytestmark = pytest.mark.filterwarnings("ignore:cannot import name '_C'")  # official: fills no holes without it
@@ -59,3 +61,21 @@ def test_operations_of_tiny_are_those_that_were_counted_on_the_official_modules(
     found = operations(network, "sam2.1-hiera-tiny")
     assert sum(found.values()) == pytest.approx(292.4 + 605.6 + 3.6 + 11.6, rel=1e-3)
     assert found["encode"] == pytest.approx(292.4 + 19.3, rel=1e-3)  # with layer 0's self-attention
+
+
+def test_plans_of_the_network_in_hand_track_as_the_official_predictor_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the emulated library, in fp32: this way has never run on a GPU."""
+    install(monkeypatch, "tensorrt")
+    bench = Bench(options("given", image_size=64, random_weights=1, objects=[2], ways=(FP32, "tensorrt")))
+    assert [key.name for key in bench.engines["tensorrt"].installed] == ["encode-f1", "track-b2-c1"]
+    found = bench.run(2)["tensorrt"]
+    assert found["mean_iou_with_official"] >= 0.999 and {"encode", "track"} <= set(found["stages_ms"])
+
+
+def test_a_missing_library_is_told_and_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(name: str) -> None:
+        raise BackendMissing(f"pip install {name}")
+
+    monkeypatch.setattr("benchmarks.official.plans.load_library", absent)
+    bench = Bench(options("given", objects=[1], ways=(FP32, "tensorrt")))
+    assert tuple(bench.ways) == (FP32,) and "pip install" in bench.missing["tensorrt"]

@@ -35,18 +35,22 @@ from benchmarks.official.network import (
     official_network,
     operations,
 )
+from benchmarks.official.plans import planned_engine
 from benchmarks.official.stages import Stages, watch_official, watch_ours
 from benchmarks.official.ways import Camera, Masks, Official, Ours, Picture, Scene, Way
 from engines.compiled import compiled_engine
 from engines.eager import EagerEngine
+from engines.spec import BackendMissing
 from engines.synthetic import ClipSpec, SyntheticClip
+from engines.tensorrt import LibraryName
 from stream.device import resolve_device, resolve_dtype
 
 SEED = 3_200_000_000
 FP32, BF16, VOS = "official fp32", "official bf16", "official vos_optimized bf16"
 CAMERA, EAGER_FP32, EAGER, COMPILED = "official camera fp32", "eager fp32", "eager", "compiled"
 CPU_WAYS = (FP32, BF16, CAMERA, EAGER_FP32, EAGER, COMPILED)
-CUDA_WAYS = (FP32, BF16, VOS, EAGER, COMPILED)
+PLANNED: tuple[LibraryName, ...] = ("tensorrt", "tensorrt-rtx")
+CUDA_WAYS = (FP32, BF16, VOS, EAGER, COMPILED, *PLANNED)
 WAYS = tuple(dict.fromkeys((*CPU_WAYS, *CUDA_WAYS)))
 _NUM_STAGED = 5  # frames on CUDA that are not timed as a whole, since waiting at every stage costs time
 
@@ -77,6 +81,10 @@ class Bench:
         if COMPILED in self.ways:
             arguments = {"name": options.model, "device": self.device, "dtype": self.default}
             self.engines[COMPILED] = compiled_engine(self.network, **arguments)
+        self.missing: dict[str, str] = {}
+        for name in PLANNED:
+            if name in self.ways:
+                self._plan(name)
         self.network = self.network.to(self.device)
         self.optimized = self._network(FULLY_COMPILED).to(self.device) if VOS in self.ways else None
         self.peaks = {dtype: matmul_peak(dtype, self.device) for dtype in map(self.dtype_of, self.ways)}
@@ -92,6 +100,15 @@ class Bench:
 
     def _eager(self, dtype: torch.dtype) -> EagerEngine:
         return EagerEngine(self.network, name=self.options.model, device=self.device, dtype=dtype)
+
+    def _plan(self, name: LibraryName) -> None:
+        """Ours through TensorRT, or a word on why not."""
+        inner = self.engines.get(COMPILED) or self.engines.get(EAGER) or self.maker
+        try:
+            self.engines[name] = planned_engine(name, self.network, inner, self.options.objects)
+        except BackendMissing as error:
+            self.missing[name] = str(error)
+            self.ways = [way for way in self.ways if way != name]
 
     def dtype_of(self, way: str) -> torch.dtype:
         if way in self.engines:
