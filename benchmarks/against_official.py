@@ -5,8 +5,8 @@ official predictor runs as shipped (fp32, eager, objects one after the other), u
 what bf16 may do to masks), and as a camera would drive it: one picture at a time, resized on arrival, never told the
 future. On CUDA it runs in fp32, under bf16 autocast, and `vos_optimized=True` under bf16 autocast (that path has never
 run: no GPU was at hand; give it `--settle 10`). Ours: eager in fp32, eager in the machine's default precision,
-compiled, and on CUDA through TensorRT; all objects as a batch. Our times and the camera's include resizing the picture; all
-include up-sampling the masks.
+compiled, and on CUDA through TensorRT; all objects as a batch. Our times and the camera's include resizing the picture;
+all include up-sampling the masks.
 
 `--fill tracked`: everyone clicks on frame 0 and tracks 18 frames before any is measured. `--fill given`: everyone gets
 the same full memory, made from the clip's true masks (`official/given.py`), which spares minutes at 1024 pixels.
