@@ -3,9 +3,8 @@
 Owns: the module that stands for a program, its opset, the names of its inputs and outputs. Runs in the caller's thread,
 for seconds; a build does it in a process of its own. Never: runs the program, or writes a file.
 
-Opset 23 has attention as one operator, and builders refuse what they have no fused kernel for; so a slow engine cannot
-pass unnoticed. Without it (float32, for which no such kernel exists, and parsers before TensorRT 10.14) opset 20 spells
-attention out as products and a softmax.
+Opset 23 has attention as one operator (see `attention`). Parsers before TensorRT 10.14 do not know it: opset 20
+spells all of it out for them.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from torch import nn
 
 from engines.graphs import Encode, FlatEncode, FlatTrack, Kernels, Sdpa, Track
 from engines.spec import BackendMissing, ProgramKey, ProgramSpec
+from engines.tensorrt.attention import spell_out_attention
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto
@@ -30,8 +30,10 @@ FUSED_OPSET, SPELT_OUT_OPSET = 23, 20
 def program_module(
     model: SAM2Base, key: ProgramKey, *, dtype: torch.dtype, attention_dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """A program as a module of plain tensors; `attention_dtype` is that of the products inside memory attention."""
-    kernels = Kernels(memory=Sdpa(attention_dtype))
+    """A program as a module of plain tensors; `attention_dtype` is that of the products inside attention to memory and
+    to the picture, where it is not `dtype`: an island in bfloat16, whose sums are kept in float32.
+    """
+    kernels = Kernels(Sdpa(attention_dtype), Sdpa(attention_dtype))
     if key.kind == "encode":
         return FlatEncode(Encode(model, dtype, kernels)).eval()
     return FlatTrack(Track(model, dtype, kernels.memory)).eval()
@@ -58,6 +60,7 @@ def export_onnx(module: nn.Module, spec: ProgramSpec, *, opset: int = FUSED_OPSE
     assert program is not None, "the exporter returns its program"
     proto = program.model_proto
     _check_interface(proto.graph, spec)
+    spell_out_attention(proto.graph)
     _forget_origin(proto)
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
