@@ -14,7 +14,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_WAITS = ("aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.item")
+# what waits for the device, or copies from memory that is not pinned: a real capture fails there
+_FORBIDDEN = (
+    "aten._local_scalar_dense", "aten.nonzero", "aten.masked_select", "aten.is_nonzero", "aten.item", "aten.equal",
+    "aten.lift_fresh", "aten.repeat_interleave.Tensor", "aten.unique", "aten.bincount", "aten._unique",
+)  # fmt: skip
 
 
 class _Log(TorchDispatchMode):
@@ -23,7 +27,7 @@ class _Log(TorchDispatchMode):
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if str(func).startswith(_WAITS):
+        if str(func).startswith(_FORBIDDEN):
             raise RuntimeError(f"operation not permitted when stream is capturing: {func}")
         result = func(*args, **(kwargs or {}))
         self.calls.append((func, args, kwargs or {}, [x for x in tree_leaves(result) if isinstance(x, Tensor)]))

@@ -9,14 +9,18 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+from fake_graph import FakeRecorder
 from pocket import pocket_network
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend
 
+import engines.compiled.cuda
+from engines.compiled.cuda import CudaOptions, drift_of, recorded_engine
 from engines.compiled.cuda_kernels import Fused, candidates, host_milliseconds, inputs_of, try_kernels
 from engines.eager import EagerEngine
 from engines.graphs import Kernel, Kernels, Sdpa
-from engines.spec import FrameFeatures, MemoryRead, ModelSpec
+from engines.programmed import ProgrammedEngine
+from engines.spec import ModelSpec
 
 SPEC = ModelSpec("toy", image_size=128, hidden_dim=64, memory_dim=16, num_memories=7, max_pointers=16)
 CPU = torch.device("cpu")
@@ -107,15 +111,35 @@ def test_programs_with_another_kernel_compute_the_same(kernel: Kernel) -> None:
     network = pocket_network()
     reference = EagerEngine(network, name="pocket", device=CPU, dtype=torch.float32)
     other = EagerEngine(network, name="pocket", device=CPU, dtype=torch.float32, kernels=Kernels(memory=kernel))
-    spec, random = reference.spec, torch.Generator().manual_seed(5)
-    frames = reference.encode(torch.randn(1, 3, 64, 64, generator=random))
-    read = MemoryRead(
-        torch.randn(1, 7, spec.num_tokens, spec.memory_dim, generator=random),
-        torch.tensor([[6, 5, 4, 3, 2, 1, 0]]),
-        torch.randn(1, 16, spec.hidden_dim, generator=random),
-        torch.randn(1, 16, spec.hidden_dim, generator=random),
-    )
-    row = torch.zeros(1, dtype=torch.int64)
-    (_, wanted), (_, found) = (engine.track(FrameFeatures(*frames), row, read) for engine in (reference, other))
-    error = float((found - wanted).abs().amax() / wanted.abs().amax())
-    assert error > 1e-3 if isinstance(kernel, Wrong) else error < 1e-5
+    drift = drift_of(other, reference)
+    assert drift > 1e-3 if isinstance(kernel, Wrong) else drift < 1e-5
+
+
+@pytest.mark.parametrize("kernel", [Narrow(), Narrow(1.5), Narrow(float("nan"))], ids=["right", "wrong", "nan"])
+def test_a_kernel_that_is_wrong_in_the_programs_is_not_used(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However well it did alone."""
+    monkeypatch.setattr(engines.compiled.cuda, "choose_kernel", lambda *_: kernel)
+    monkeypatch.setattr(engines.compiled.cuda, "CudaRecorder", lambda device: FakeRecorder())
+    engine = engines.compiled.cuda.cuda_engine(pocket_network(), name="pocket", device=CPU, dtype=torch.float32)
+    assert isinstance(engine, ProgrammedEngine) and engine.backend == "compiled" and len(engine.installed) == 14
+    assert isinstance(engine.inner, EagerEngine)
+    used = engine.inner.track_module.attend.cross[0].kernel
+    assert (used == kernel) == (kernel == Narrow())
+    assert ("refused" in caplog.text) == (kernel != Narrow())
+
+
+def test_programs_are_compiled_only_on_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    modes: list[str] = []
+
+    def note(module: nn.Module, *, mode: str) -> nn.Module:
+        modes.append(mode)
+        return module
+
+    monkeypatch.setattr(torch, "compile", note)
+    inner = EagerEngine(pocket_network(), name="pocket", device=CPU, dtype=torch.float32)
+    recorded_engine(inner, None, CudaOptions())
+    assert not modes
+    recorded_engine(inner, None, CudaOptions(compile_mode="max-autotune-no-cudagraphs"))
+    assert modes == ["max-autotune-no-cudagraphs"] * 2

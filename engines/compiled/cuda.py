@@ -10,6 +10,7 @@ is recorded is compared with what it was recorded from.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +22,11 @@ from engines.compiled.cuda_kernels import choose_kernel
 from engines.eager import EagerEngine
 from engines.graphs import FlatEncode, FlatTrack, Kernels, spec_of
 from engines.programmed import ProgrammedEngine
-from engines.spec import Engine, ProgramSpec, program_keys, program_spec
+from engines.spec import Engine, MemoryRead, ProgramSpec, program_keys, program_spec
 from engines.tape import CudaRecorder, Recorder
+
+log = logging.getLogger(__name__)
+MAX_DRIFT = 0.05  # of two ways to add up the same sums in float16
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +60,33 @@ def cuda_engine(
     options: CudaOptions = CudaOptions(),
 ) -> Engine:
     """All programs, recorded at their first call; what has no program runs eagerly with the same kernels."""
-    kernels = Kernels(memory=choose_kernel(spec_of(model, name), device, dtype))
-    inner = EagerEngine(model, name=name, device=device, dtype=dtype, kernels=kernels)
+    kernel = choose_kernel(spec_of(model, name), device, dtype)
+    inner = EagerEngine(model, name=name, device=device, dtype=dtype, kernels=Kernels(memory=kernel))
+    plain = EagerEngine(model, name=name, device=device, dtype=dtype)
+    drift = drift_of(inner, plain)
+    if not drift <= MAX_DRIFT:  # also where it is no number
+        log.error("%s refused: the programs differ by %.3f with it; PyTorch chooses instead", kernel, drift)
+        inner = plain
     return recorded_engine(inner, CudaRecorder(device), options)
+
+
+@torch.inference_mode()
+def drift_of(engine: Engine, reference: Engine) -> float:
+    """The largest difference of what two rows with full banks are conditioned to, against the largest value."""
+    spec, device = engine.spec, engine.device
+    random = torch.Generator().manual_seed(0)
+
+    def noise(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=random).to(device)
+
+    memories, pointers = 1 + spec.num_recent_memories, 1 + spec.num_recent_pointers
+    times = torch.arange(spec.num_recent_memories, -1, -1, device=device).expand(2, memories)
+    pointer_shape = (2, pointers, spec.hidden_dim)
+    memory = noise(2, memories, spec.num_tokens, spec.memory_dim).to(engine.memory_dtype)
+    read = MemoryRead(memory, times, noise(*pointer_shape), noise(*pointer_shape))
+    frames, rows = noise(1, 3, spec.image_size, spec.image_size), torch.zeros(2, dtype=torch.int64, device=device)
+    found, wanted = (one.track(one.encode(frames), rows, read)[1].float() for one in (engine, reference))
+    return float((found - wanted).abs().amax() / wanted.abs().amax())
 
 
 def recorded_engine(inner: EagerEngine, recorder: Recorder | None, options: CudaOptions) -> ProgrammedEngine:
