@@ -85,6 +85,11 @@ class Workshop:
         return self._cache.folder / "build.log"
 
     @property
+    def pid(self) -> int | None:
+        """Of the child, while there is one."""
+        return None if self._child is None else self._child.pid
+
+    @property
     def missing(self) -> tuple[ProgramKey, ...]:
         """What is to be built, in this order. Raises `BackendMissing`, `WeightsError`."""
         shelf, order = self._opened(), self._order
