@@ -15,9 +15,10 @@ import torch
 from torch import nn
 
 from benchmarks.machine import synchronize
+from engines.graphs import Track
 
 NAMES = ("encode", "attend", "decode", "remember")
-_OURS = {"Attend": "attend", "Decode": "decode", "Remember": "remember"}
+_OF_TRACK = ("attend", "decode", "remember")
 
 
 class Stages:
@@ -83,12 +84,13 @@ def watch_ours(stages: Stages, engine: Any) -> None:
     `track`.
     """
     stages.watch(engine, "encode", "encode")
-    parts = {id(part): part for part in _modules(engine) if type(part).__name__ in _OURS}
-    if not parts or getattr(engine, "installed", ()):
+    tracks = {id(module): module for module in _modules(engine) if isinstance(module, Track)}
+    if not tracks or getattr(engine, "installed", ()):
         stages.watch(engine, "track", "track")
         return
-    for part in parts.values():
-        stages.watch(part, "forward", _OURS[type(part).__name__])
+    for track in tracks.values():
+        for stage in _OF_TRACK:
+            stages.watch(getattr(track, stage), "forward", stage)
 
 
 def _modules(engine: Any) -> Iterator[nn.Module]:
