@@ -5,10 +5,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# torch-tensorrt-rtx unpacks as the module torch_tensorrt, so what it is tested with lives beside .venv, and uses its packages.
+RTX_VENV := .venv-rtx
+RTX_BIN := $(RTX_VENV)/bin
+RTX_STAMP := $(RTX_VENV)/.installed
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
+RTX_PYTEST_FLAGS ?=
 
-.PHONY: install demo test test-all lint types clean
+.PHONY: install demo test test-all test-rtx test-rtx-all lint types clean
 .DELETE_ON_ERROR:
 
 install: $(STAMP)
@@ -18,9 +23,23 @@ demo: $(STAMP)
 
 test: lint types
 	$(BIN)/python -m pytest -m "not slow" $(PYTEST_FLAGS)
+	$(MAKE) test-rtx
 
 test-all: lint types
 	$(BIN)/python -m pytest --timeout 1800 $(PYTEST_FLAGS)
+	$(MAKE) test-rtx-all
+
+# Torch-TensorRT's converters and NVIDIA's builder; there are packages of them for Linux on x86_64 only.
+ifeq ($(shell uname -sm),Linux x86_64)
+test-rtx: $(RTX_STAMP)
+	$(RTX_BIN)/python -m pytest -m "not slow" tests/rtx $(RTX_PYTEST_FLAGS)
+
+test-rtx-all: $(RTX_STAMP)
+	$(RTX_BIN)/python -m pytest --timeout 1800 tests/rtx $(RTX_PYTEST_FLAGS)
+else
+test-rtx test-rtx-all:
+	@echo "tests/rtx not run: torch-tensorrt-rtx is for Linux x86_64 only, this is $(shell uname -sm)"
+endif
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check stream engines tests benchmarks
@@ -29,7 +48,7 @@ types: $(STAMP)
 	$(BIN)/python -m mypy
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo.mp4 demo.png
+	rm -rf $(VENV) $(RTX_VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis demo.mp4 demo.png
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # sam2 is published as source only, and its isolated build would download a second torch. So torch comes first, then everything in
@@ -43,5 +62,17 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 		echo "error: '$(PYTHON) -m venv' failed, expected a Python with venv and pip; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel numpy
 	$(BIN)/python -m pip install -c constraints.txt torch
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[view,daemon,test]'
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[view,daemon,tensorrt-rtx,test]'
 	@touch $(STAMP)
+
+# The first environment's packages, torch among them, are seen from here; what is installed here is only what would clash with
+# them. Torch-TensorRT's own run time needs CUDA's libraries and is not used, so it is taken away.
+$(RTX_STAMP): $(STAMP) constraints-rtx.txt
+	@rm -f $(RTX_STAMP)
+	$(BIN)/python -m venv --clear $(RTX_VENV)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+		> $$($(RTX_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth
+	$(RTX_BIN)/python -m pip install --no-deps -r constraints-rtx.txt
+	@rm -f $(RTX_VENV)/lib/python*/site-packages/torch_tensorrt/lib/libtorchtrt*.so \
+		$(RTX_VENV)/lib/python*/site-packages/torch_tensorrt/_C*.so
+	@touch $(RTX_STAMP)
