@@ -1,7 +1,8 @@
 """`ConditionBoard`: what is known of each camera, from capture and from tracking, as the one state that is published.
 
-Owns: per camera the source's condition, the tracking's, and the daemon's problem. Any thread puts; what changed is
-handed on to the publisher under the lock, so that states leave in order. Never: waits; remembers a camera that is gone.
+Owns: per camera the source's condition and the tracking's; the daemon's problem and its backend. Any thread puts; what
+changed is handed on to the publisher under the lock, so that states leave in order. Never: waits; remembers a camera
+that is gone.
 
 A camera that is not online is what its source says (offline, frozen, paused); an online one is what tracking says
 (unprompted, lost, or online).
@@ -26,7 +27,7 @@ class ConditionBoard:
         self._sources: dict[str, CameraState] = {}
         self._trackings: dict[str, tuple[CameraCondition, str]] = {}
         self._published: dict[str, CameraState] = {}
-        self._problem = ""
+        self._problem = self._backend = ""
 
     def put_state(self, state: CameraState) -> None:
         """What a capture thread says of its camera."""
@@ -45,6 +46,13 @@ class ConditionBoard:
         """What the operator must mend; "" = mended. Every camera's state tells it."""
         with self._lock:
             self._problem = problem
+            for camera in self._sources:
+                self._publish(camera)
+
+    def put_backend(self, backend: str) -> None:
+        """How the model is run from now on. Every camera's state tells it."""
+        with self._lock:
+            self._backend = backend
             for camera in self._sources:
                 self._publish(camera)
 
@@ -70,7 +78,8 @@ class ConditionBoard:
         condition, reason = source.condition, source.reason
         if condition is CameraCondition.ONLINE:
             condition, reason = self._trackings.get(camera, (condition, reason))
-        state = dataclasses.replace(source, condition=condition, reason=reason, problem=self._problem)
+        state = dataclasses.replace(source, problem=self._problem, backend=self._backend)
+        state = dataclasses.replace(state, condition=condition, reason=reason)
         last = self._published.get(camera)
         if last is not None and dataclasses.replace(state, utc_ns=last.utc_ns) == last:
             return

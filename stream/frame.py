@@ -122,6 +122,7 @@ class CameraState:
     """A camera's condition, and why; published on `state/<camera>` when it changes.
 
     `problem` is what the operator must mend in the daemon as a whole, such as a refused configuration; "" = nothing.
+    `backend` is how the model is run now; "" = not loaded yet.
     """
 
     camera: str
@@ -130,6 +131,7 @@ class CameraState:
     reason: str
     utc_ns: int
     problem: str = ""
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)

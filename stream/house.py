@@ -84,6 +84,7 @@ class House:
         if self._model_told.problem != told.problem:
             self.tell_problem("")
         if self._model_told != told:
+            self.board.put_backend(self._model_told.backend)
             self._put_info(self.fleet.feeds)
 
     def tell_problem(self, problem: str) -> None:

@@ -200,6 +200,7 @@ class StateMessage(Message, frozen=True, kw_only=True):
     reason: Text
     utc_ns: Time
     problem: Text = ""
+    backend: Text = ""
 
     @property
     def topic(self) -> str:

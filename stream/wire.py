@@ -33,7 +33,7 @@ version that they do not know.
              arrival_utc_ns, decoded_utc_ns, inferred_utc_ns, published_utc_ns  int  the same moments, Unix time in ns
     masks    num_dropped   int      pictures decoded but not published since this topic's last message
              model         str      what made the masks ...
-             backend       str      ... and how it was run
+             backend       str      ... and how it was run: in use then, not as configured
              requests      array of str  ids of the commands whose effect first shows here; usually empty
              objects       array of at most 1024 maps with distinct ids:
                id            int    0 or more
@@ -60,6 +60,7 @@ version that they do not know.
              reason        str      for people
              utc_ns        int      since when, Unix time
              problem       str      what the operator must mend in the daemon as a whole; "" = nothing
+             backend       str      how the model is run now; "" = not loaded yet
     info     software      str      version of the sender
              model         str      as above
              backend       str      as above
@@ -224,6 +225,6 @@ def picture_fields(stamp: Stamp, masks: Masks | MasksMessage, *, inferred_ns: in
 
 def state_of(state: CameraState, *, run: int, serial: int) -> StateMessage:
     return StateMessage(
-        run=run, serial=serial, camera=state.camera, epoch=state.epoch,
+        run=run, serial=serial, camera=state.camera, epoch=state.epoch, backend=state.backend,
         condition=state.condition, reason=state.reason[:1024], utc_ns=state.utc_ns, problem=state.problem[:1024],
     )  # fmt: skip

@@ -83,6 +83,16 @@ def test_a_problem_stands_in_every_cameras_state_until_it_is_mended(board: Condi
     ]
 
 
+def test_a_backend_that_changes_is_told_by_every_camera(board: ConditionBoard, sink: Sink) -> None:
+    board.put_backend("compiled")
+    for camera in "ab":
+        board.put_state(source(ONLINE, camera=camera))
+    board.put_backend("tensorrt")
+    board.put_backend("tensorrt")
+    told_by = [(state.camera, state.backend) for state in sink.states]
+    assert told_by == [("a", "compiled"), ("b", "compiled"), ("a", "tensorrt"), ("b", "tensorrt")]
+
+
 def test_a_change_by_tracking_is_dated_when_it_came(board: ConditionBoard, sink: Sink) -> None:
     board.put_state(source(ONLINE, utc_ns=5))
     board.put_tracking("a", LOST, "")

@@ -29,7 +29,7 @@ from stream.subscribe import SubscribeRequest, run_subscribe
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 GOLDEN_SHA256 = {
-    1: "cf316377b07ff023a8c99f92e82ca8a30f54106da5a1aee1687d63baaf4f3e2e"
+    1: "1c6281aa3ba0b03391941de1f94f4d07bc1dcb85d73f40d96bf25b05a590c773"
 }  # by version; see tests/golden/make.py
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -31,7 +31,7 @@ GOLDEN_SHA256 = {
         "masks_coco_rle": "7c3de025534ec3721a6f514c64ac7dbd80d2a0bb995b4bef8b6ae5c34c295713",
         "masks_no_objects": "676129c9566481ef32e1f66483464aae79c43d16c598c51a864c44c8f7df12da",
         "masks_none": "9f9b2b42b02a0b7610f0b311df6b4653c11ee08a27b47cd45d503186c7aa2fc6",
-        "state": "d5d4af8a4fc204fc6cfaec9ca0ea298129863d49f4fa1b264fc038879b062d75",
+        "state": "ef786b2cc2e620cae00bbb15ed21a8ed26e1e647a22b5273f0d1f4b582106066",
     }
 }
 
@@ -415,11 +415,11 @@ def test_another_run_keeps_everything_else_also_what_is_unknown() -> None:
 
 
 def test_a_state_becomes_a_message_with_a_bounded_reason() -> None:
-    state = CameraState("cam1", 3, CameraCondition.OFFLINE, "x" * 5000, 17)
+    state = CameraState("cam1", 3, CameraCondition.OFFLINE, "x" * 5000, 17, backend="compiled")
     message = wire.decode(wire.encode(wire.state_of(state, run=1, serial=2)))
     assert isinstance(message, wire.StateMessage)
     assert (message.camera, message.epoch, message.condition) == ("cam1", 3, CameraCondition.OFFLINE)
-    assert len(message.reason) == 1024
+    assert len(message.reason) == 1024 and message.backend == "compiled"
 
 
 def test_a_message_prints_as_json() -> None:

@@ -63,7 +63,7 @@ def messages() -> dict[str, wire.Message]:
         ),
         "state": wire.StateMessage(
             **HEAD, serial=3, camera="cam1", epoch=2, condition=CameraCondition.OFFLINE, reason="no answer for 3 s",
-            utc_ns=UTC_NS,
+            utc_ns=UTC_NS, backend="eager",
         ),
         "info": wire.Info(
             **HEAD, serial=2, software="0.1.0", model="sam2.1-hiera-tiny", backend="eager", mask_encoding="bits",
