@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import json
+import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.machine import machine_facts
 from benchmarks.readme.row import figure
 from benchmarks.readme.unrun_rows import UNRUN
 from benchmarks.table import BEGIN, README, RESULTS, load_results, table, with_table
@@ -46,6 +48,12 @@ def test_every_result_in_the_folder_names_its_machine_and_commit() -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
         missing = {"benchmark", "processor", "cores", "commit"} - found.keys()
         assert not missing, f"{path.name} lacks {', '.join(sorted(missing))}"
+
+
+def test_what_a_benchmark_ran_on_is_told_without_naming_the_machine() -> None:
+    facts = machine_facts()
+    assert {"processor", "cores", "gpu", "load", "torch", "python", "commit", "date"} <= facts.keys()
+    assert platform.node() not in facts.values() and str(Path.home()) not in json.dumps(facts)
 
 
 def test_a_changed_figure_changes_the_table() -> None:
