@@ -155,6 +155,7 @@ class GpuWorker:
         feeds = self._feeds
         orders.set_cameras({name: feed.config for name, feed in feeds.items()})
         self._obey(orders)
+        tracker.wait_room()  # pictures grow old in a queue of turns; in the rings newer ones replace them
         leases = self._take(orders, feeds)
         try:
             if leases:
