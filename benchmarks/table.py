@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 BEGIN = "<!-- measurements: `python benchmarks/table.py --write` makes this part from benchmarks/results -->"
 END = "<!-- end of measurements -->"
+_BUSY = 1.25  # load for each core, from which on a result is said to be from a busy machine
 _FIRST = ("demo", "nano_quality")  # then the comparison with the official predictor, then the other results
 
 
@@ -70,8 +71,10 @@ def _legend(results: Sequence[Result], machines: Sequence[str]) -> str:
 
 
 def _place(result: Result, machines: Sequence[str]) -> str:
-    """A, 1ac8ab8"""
-    return f"{chr(ord('A') + machines.index(machine(result)))}, {result.get('commit', NOT_RECORDED)}"
+    """A, 1ac8ab8; and the load, where others worked on the machine as well."""
+    place = f"{chr(ord('A') + machines.index(machine(result)))}, {result.get('commit', NOT_RECORDED)}"
+    is_busy = result.get("load", 0) > _BUSY * result.get("cores", 1)
+    return f"{place}, busy (load {result['load']:.0f})" if is_busy else place
 
 
 def with_table(readme: str, generated: str) -> str:

@@ -86,6 +86,10 @@ def test_a_slow_line_misses_its_goal(p99: float, verdict: str) -> None:
     assert f"goal < 1 ms p99 with 10: {verdict}" in table([found])
 
 
+def test_a_busy_machine_is_said_to_have_been_busy() -> None:
+    assert "abc1234, busy (load 6)" in table([result(load=5.9)]) and "busy" not in table([result(load=1.9)])
+
+
 def test_what_never_ran_on_a_gpu_is_said_until_a_gpu_has_run_it() -> None:
     text = table([result()])
     assert all(item.what in text and item.instead in text for item in UNRUN)
