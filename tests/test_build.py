@@ -264,6 +264,18 @@ def test_rtx_plans_for_other_machines_are_verified_at_their_first_start(
     assert Shelf(RTX, cache=cache).missing([ONE]) == (ONE,)  # the other format is left to try
 
 
+def test_what_rtx_compiled_for_this_gpu_is_kept_for_the_next_start(
+    rtx_world: World, cache: EngineCache, network: SAM2Base
+) -> None:
+    making.make_plans(Shelf(RTX, cache=cache), network, Order((ONE,)), tell=lambda tidings: None)
+    assert {entry.label.recipe.program for entry in cache.entries()} == {"encode-f1", "encode-f1-kernels"}
+    rtx_world.calls.clear()
+    engine = open_engine(RTX, network=network, cache=cache)
+    assert isinstance(engine, ProgrammedEngine)
+    assert engine.installed == (ONE,)
+    assert "IRuntimeCache.deserialize" in rtx_world.calls
+
+
 @pytest.mark.parametrize(
     ("request_", "targets", "said"),
     [

@@ -5,9 +5,9 @@ lacks in a child process (`child`, `making`), `gate` compares with the reference
 under names from a `recipe`.
 """
 
-from engines.build.cache import CacheError, EngineCache, Entry, Label, PlanUnusable
+from engines.build.cache import MAX_BYTES, CacheError, EngineCache, Entry, Label, PlanUnusable
 from engines.build.gate import LIMITS, Gate, Limit
-from engines.build.opening import open_engine
+from engines.build.opening import judge_plans, open_engine
 from engines.build.request import BACKENDS, PLAN_BACKENDS, EngineRequest, Precision
 from engines.build.shelf import Shelf, is_suspect
 from engines.build.tidings import Order
@@ -17,6 +17,7 @@ from engines.build.workshop import Progress, ReadyPlan, Workshop
 __all__ = [
     "BACKENDS",
     "LIMITS",
+    "MAX_BYTES",
     "PLAN_BACKENDS",
     "CacheError",
     "EngineCache",
@@ -34,5 +35,6 @@ __all__ = [
     "Verdict",
     "Workshop",
     "is_suspect",
+    "judge_plans",
     "open_engine",
 ]

@@ -61,10 +61,7 @@ class Label:
     def from_json(cls, text: bytes) -> Label:
         content = json.loads(text)
         verdict = content["verdict"]
-        return cls(
-            Recipe(**content["recipe"]),
-            None if verdict is None else Verdict.from_dict(verdict),
-        )
+        return cls(Recipe(**content["recipe"]), None if verdict is None else Verdict.from_dict(verdict))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,10 +128,7 @@ class EngineCache:
         part = path.with_name(f".{path.name}.{os.getpid()}.part")
         head = label.to_json() + b"\n"
         try:
-            with os.fdopen(
-                os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600),
-                "wb",
-            ) as file:
+            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
                 for piece in (_MAGIC, _digest(head, plan).encode() + b"\n", head, plan):
                     file.write(piece)
                 file.flush()
@@ -204,10 +198,7 @@ class EngineCache:
 
     def _sweep(self) -> None:
         """Half-written files of builders that died."""
-        for part in [
-            *self.folder.glob(".*.part"),
-            *self.refused_folder.glob(".*.part"),
-        ]:
+        for part in [*self.folder.glob(".*.part"), *self.refused_folder.glob(".*.part")]:
             with contextlib.suppress(OSError):
                 if time.time() - part.stat().st_mtime > _STALE_PART_S:
                     part.unlink()

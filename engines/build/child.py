@@ -32,12 +32,7 @@ def run() -> int:
     request, order, folder = (sys.stdin.readline() for _ in range(3))
     threading.Thread(target=_wait_for_the_parent, name="lifeline", daemon=True).start()
     try:
-        _build(
-            EngineRequest.from_json(request),
-            Order.from_json(order),
-            Path(folder.strip()),
-            tell=tell,
-        )
+        _build(EngineRequest.from_json(request), Order.from_json(order), Path(folder.strip()), tell=tell)
     except Exception as error:
         traceback.print_exc()
         tell(Tidings("failed", text=" ".join(str(error).split()) or type(error).__name__))

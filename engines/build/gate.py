@@ -47,10 +47,7 @@ class Limit:
     rms: tuple[float, float]
     times: float = 4.0
     flips: int = 0  # object scores with the other sign
-    answer: tuple[float, float] = (
-        0.5,
-        1.5,
-    )  # how far the answer to reversed time may move, by the reference's move
+    answer: tuple[float, float] = (0.5, 1.5)  # how far the answer to reversed time may move, by the reference's move
 
 
 LIMITS: Mapping[torch.dtype, Limit] = {
@@ -64,30 +61,15 @@ _SEEN = 0.25  # an answer's uncertainty beyond this share says nothing
 class Gate:
     """Judges programs of one model on one device. `_rounding` is filled by the thread that judges."""
 
-    def __init__(
-        self,
-        network: SAM2Base,
-        spec: ModelSpec,
-        *,
-        dtype: torch.dtype,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, network: SAM2Base, spec: ModelSpec, *, dtype: torch.dtype, device: torch.device) -> None:
         reference = EagerEngine(network, name=spec.name, device=device, dtype=torch.float32)
-        self._network, self._spec, self._dtype, self._device = (
-            network,
-            spec,
-            dtype,
-            device,
-        )
+        self._network, self._spec, self._dtype, self._device = (network, spec, dtype, device)
         self._recording = Recording(reference, dtype)
         self._rounding: dict[tuple[str, int, Precision], Errors] = {}
 
     def judge(self, key: ProgramKey, program: Program, precision: Precision) -> Verdict:
         """Run the program and compare; an exception of its own is a refusal as well."""
-        with (
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-            torch.inference_mode(),
-        ):
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), torch.no_grad():
             try:
                 found = [self._run(program, self._recording.case(key, turn).inputs) for turn in _TURNS]
                 if reason := self._misfit(key, found[0]):
@@ -129,10 +111,7 @@ class Gate:
         if kind not in self._rounding:
             batch = ProgramKey(key.kind, _NUM_ROUNDED, key.num_cond)
             module = program_module(
-                self._network,
-                batch,
-                dtype=precision.dtype,
-                attention_dtype=precision.attention_dtype,
+                self._network, batch, dtype=precision.dtype, attention_dtype=precision.attention_dtype
             ).to(self._device)
             case = self._recording.case(batch, 0)
             names = [output.name for output in program_spec(self._spec, batch, self._dtype).outputs]
@@ -171,10 +150,7 @@ class Gate:
         """
         if key.kind == "encode":
             return ""
-        straight, turned = (
-            self._recording.case(key, 0),
-            self._recording.reversed_time(key.num_cond),
-        )
+        straight, turned = (self._recording.case(key, 0), self._recording.reversed_time(key.num_cond))
         inputs = [torch.cat([new, old[1:]]) for new, old in zip(turned.inputs, straight.inputs, strict=True)]
         place = [x.name for x in program_spec(self._spec, key, self._dtype).outputs].index(_CONDITIONED)
         ours = self._run(program, inputs)[place][0].double() - self._run(program, straight.inputs)[place][0].double()

@@ -21,12 +21,7 @@ def is_busy(device: torch.device) -> bool:
         return False
     # by UUID, as CUDA_VISIBLE_DEVICES gives other numbers than nvidia-smi
     uuid = f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    query = [
-        program,
-        "--query-gpu=utilization.gpu",
-        "--format=csv,noheader,nounits",
-        f"--id={uuid}",
-    ]
+    query = [program, "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits", f"--id={uuid}"]
     try:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False).stdout.strip()
     except (OSError, subprocess.TimeoutExpired):

@@ -33,6 +33,7 @@ from engines.tensorrt import (
 )
 
 Tell = Callable[[Tidings], None]
+_NO_KERNEL = "not supported by a dedicated kernel"  # TensorRT's words about attention that it cannot fuse
 
 
 class _Maker:
@@ -42,12 +43,7 @@ class _Maker:
 
     def __init__(self, shelf: Shelf, network: SAM2Base, *, tell: Tell, again: bool) -> None:
         request = shelf.request
-        self._shelf, self._network, self._tell, self._again = (
-            shelf,
-            network,
-            tell,
-            again,
-        )
+        self._shelf, self._network, self._tell, self._again = (shelf, network, tell, again)
         self._spec = spec_of(network, request.model)
         self._gate: Gate | None = None
         if shelf.gpu is not None:
@@ -67,17 +63,13 @@ class _Maker:
             reasons.append(f"{precision.name}: {verdict.reason}")
             self._tell(Tidings("stage", key, f"refused in {precision.name}: {verdict.reason}"))
             self._first_rung[key.kind] = min(
-                self._shelf.precisions.index(precision) + 1,
-                len(self._shelf.precisions) - 1,
+                self._shelf.precisions.index(precision) + 1, len(self._shelf.precisions) - 1
             )
         self._tell(Tidings("refused", key, "; ".join(reasons) or "refused before"))
 
     def _attempt(self, key: ProgramKey, precision: Precision) -> Verdict | None:
         """Put the plan in its place, or aside. None: nobody could run it here."""
-        recipe, was_busy = (
-            self._shelf.recipe(key, precision),
-            self._is_timed and is_busy(self._shelf.request.device),
-        )
+        recipe, was_busy = (self._shelf.recipe(key, precision), self._is_timed and is_busy(self._shelf.request.device))
         try:
             plan = self._build(key, precision)
         except BuildError as error:
@@ -94,42 +86,37 @@ class _Maker:
         return verdict
 
     def _build(self, key: ProgramKey, precision: Precision) -> bytes:
-        library, spec = (
-            self._shelf.library,
-            program_spec(self._spec, key, precision.dtype),
-        )
+        library, spec = (self._shelf.library, program_spec(self._spec, key, precision.dtype))
         self._tell(Tidings("stage", key, f"export, {precision.name}"))
-        module = program_module(
-            self._network,
-            key,
-            dtype=precision.dtype,
-            attention_dtype=precision.attention_dtype,
-        )
-        onnx = export_onnx(
-            module,
-            spec,
-            opset=FUSED_OPSET if library.has_fused_attention else SPELT_OUT_OPSET,
-        )
+        module = program_module(self._network, key, dtype=precision.dtype, attention_dtype=precision.attention_dtype)
+        opset = FUSED_OPSET if library.has_fused_attention else SPELT_OUT_OPSET
+        onnx = export_onnx(module, spec, opset=opset)
         self._tell(Tidings("stage", key, f"build, {precision.name}", 0.3))
 
         def progress(phase: str, share: float) -> None:
             self._tell(Tidings("stage", key, f"build, {precision.name}: {phase}", 0.3 + 0.6 * share))
 
-        return build_plan(library, onnx, self._shelf.options, progress=progress)
+        try:
+            return build_plan(library, onnx, self._shelf.options, progress=progress)
+        except BuildError as error:
+            if opset == SPELT_OUT_OPSET or _NO_KERNEL not in str(error):
+                raise
+        self._tell(Tidings("stage", key, f"build, {precision.name}: no fused attention for it, spelling it out", 0.3))
+        return build_plan(library, export_onnx(module, spec, opset=SPELT_OUT_OPSET), self._shelf.options)
 
     def _judge(self, key: ProgramKey, precision: Precision, plan: bytes) -> Verdict | None:
         if self._gate is None:
             return None
         self._tell(Tidings("stage", key, f"compare with eager, {precision.name}", 0.9))
-        spec, device = (
-            program_spec(self._spec, key, precision.dtype),
-            self._shelf.request.device,
-        )
+        spec, device = (program_spec(self._spec, key, precision.dtype), self._shelf.request.device)
         try:
             program = load_program(self._shelf.library, plan, spec, device=device)
         except EngineFault as error:
             return Verdict(False, f"not loaded: {' '.join(str(error).split())}")
-        return self._gate.judge(key, program, precision)
+        verdict = self._gate.judge(key, program, precision)
+        if verdict.passed:
+            self._shelf.keep_kernels(key, precision, program.runtime_cache)
+        return verdict
 
     def _words(self, precision: Precision, verdict: Verdict | None) -> str:
         if verdict is None:

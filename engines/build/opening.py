@@ -8,6 +8,7 @@ program of a plan backend has; builds anything.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
@@ -16,6 +17,7 @@ from engines.build.cache import EngineCache, Entry, PlanUnusable
 from engines.build.gate import Gate
 from engines.build.request import BACKENDS, EngineRequest, Precision
 from engines.build.shelf import Shelf
+from engines.build.verdict import Verdict
 from engines.eager import EagerEngine
 from engines.programmed import ProgrammedEngine
 from engines.spec import BackendMissing, Engine, ProgramKey, program_keys
@@ -24,12 +26,7 @@ from engines.tensorrt import EngineFault, PlanProgram, install_plan, tensorrt_en
 log = logging.getLogger(__name__)
 
 
-def open_engine(
-    request: EngineRequest,
-    *,
-    network: SAM2Base | None = None,
-    cache: EngineCache | None = None,
-) -> Engine:
+def open_engine(request: EngineRequest, *, network: SAM2Base | None = None, cache: EngineCache | None = None) -> Engine:
     """The engine, ready to run. `network` is the request's own, where the caller has it already.
 
     A plan backend starts with those of its cached plans that pass the gate here and now; `Workshop` builds the rest.
@@ -47,15 +44,12 @@ def open_engine(
 
 
 def install_entry(
-    engine: ProgrammedEngine,
-    shelf: Shelf,
-    key: ProgramKey,
-    *,
-    found: tuple[Entry, Precision],
+    engine: ProgrammedEngine, shelf: Shelf, key: ProgramKey, *, found: tuple[Entry, Precision]
 ) -> PlanProgram:
     """Load one plan; raises `PlanUnusable`, `EngineFault`, and then the engine is as it was."""
     entry, precision = found
-    program = install_plan(engine, shelf.library, key, plan=shelf.cache.read(entry))
+    kernels = shelf.kernels(key, precision)
+    program = install_plan(engine, shelf.library, key, plan=shelf.cache.read(entry), runtime_cache=kernels)
     if key.kind == "track":
         engine.attention_dtype = precision.attention_dtype
     return program
@@ -75,55 +69,49 @@ def _inner(request: EngineRequest, network: SAM2Base) -> Engine:
         try:
             return _plain(_named(request, "compiled"), network)
         except BackendMissing as error:
-            log.warning(
-                "%s runs warming objects and prompts on eager: %s",
-                request.backend,
-                error,
-            )
+            log.warning("%s runs warming objects and prompts on eager: %s", request.backend, error)
     return _plain(_named(request, "eager"), network)
 
 
 def _named(request: EngineRequest, backend: str) -> EngineRequest:
-    return EngineRequest(
-        request.model,
-        request.checkpoint,
-        request.device,
-        request.dtype,
-        backend,
-        request.random_seed,
-    )
+    return EngineRequest(request.model, request.checkpoint, request.device, request.dtype, backend, request.random_seed)
 
 
-def _install_all(engine: ProgrammedEngine, shelf: Shelf, network: SAM2Base) -> None:
+def judge_plans(engine: ProgrammedEngine, shelf: Shelf, network: SAM2Base) -> Iterator[tuple[ProgramKey, Verdict]]:
+    """Load every plan that the cache has for this engine, and keep in it those that the gate lets through. A plan that
+    is refused is set aside.
+    """
     gate: Gate | None = None
     for key in program_keys():
         found = shelf.find(key)
         if found is None:
             continue
         gate = gate or Gate(network, engine.spec, dtype=engine.dtype, device=engine.device)
-        reason = _install_judged(engine, shelf, gate, key=key, found=found)
-        if reason:
-            log.error("%s on %s refused: %s", key.name, shelf.request.backend, reason)
-    if gate is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()  # the reference's
+        yield key, _install_judged(engine, shelf, gate, key=key, found=found)
 
 
 def _install_judged(
-    engine: ProgrammedEngine,
-    shelf: Shelf,
-    gate: Gate,
-    *,
-    key: ProgramKey,
-    found: tuple[Entry, Precision],
-) -> str:
-    """Why the plan is not used; "" where it is."""
+    engine: ProgrammedEngine, shelf: Shelf, gate: Gate, *, key: ProgramKey, found: tuple[Entry, Precision]
+) -> Verdict:
     try:
         program = install_entry(engine, shelf, key, found=found)
-    except (PlanUnusable, EngineFault) as error:
-        return str(error)
-    verdict = gate.judge(key, program, found[1])
-    if verdict.passed:
-        return ""
+    except PlanUnusable as error:  # it is gone; the workshop builds it anew
+        return Verdict(False, str(error))
+    except EngineFault as error:
+        verdict = Verdict(False, " ".join(str(error).split()))
+    else:
+        verdict = gate.judge(key, program, found[1])
+        if verdict.passed:
+            shelf.keep_kernels(key, found[1], program.runtime_cache)
+            return verdict
     engine.discard(key)
     shelf.cache.set_aside(found[0], verdict)
-    return verdict.reason
+    return verdict
+
+
+def _install_all(engine: ProgrammedEngine, shelf: Shelf, network: SAM2Base) -> None:
+    for key, verdict in judge_plans(engine, shelf, network):
+        if not verdict.passed:
+            log.error("%s on %s refused: %s", key.name, shelf.request.backend, verdict.reason)
+    if engine.device.type == "cuda":
+        torch.cuda.empty_cache()  # what the reference took

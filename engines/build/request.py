@@ -15,10 +15,7 @@ from sam2.modeling.sam2_base import SAM2Base
 from engines.weights import build_model
 
 BACKENDS = ("eager", "compiled", "tensorrt", "tensorrt-rtx")
-PLAN_BACKENDS = (
-    "tensorrt",
-    "tensorrt-rtx",
-)  # those whose programs are built beforehand and kept in files
+PLAN_BACKENDS = ("tensorrt", "tensorrt-rtx")  # those whose programs are built beforehand and kept in files
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +38,7 @@ class EngineRequest:
 
     def to_json(self) -> str:
         checkpoint = None if self.checkpoint is None else str(self.checkpoint.absolute())
-        return json.dumps(
-            [
-                self.model,
-                checkpoint,
-                str(self.device),
-                _name(self.dtype),
-                self.backend,
-                self.random_seed,
-            ]
-        )
+        return json.dumps([self.model, checkpoint, str(self.device), _name(self.dtype), self.backend, self.random_seed])
 
     @classmethod
     def from_json(cls, text: str) -> EngineRequest:

@@ -78,19 +78,13 @@ class Recording:
         cases = self._cases[kind]
         picked = [cases[(turn + place) % len(cases)] for place in range(key.batch)]
         inputs = tuple(torch.cat(column) for column in zip(*(one.inputs for one in picked), strict=True))
-        return Case(
-            inputs,
-            tuple(torch.cat(column) for column in zip(*(one.wanted for one in picked), strict=True)),
-        )
+        return Case(inputs, tuple(torch.cat(column) for column in zip(*(one.wanted for one in picked), strict=True)))
 
     def reversed_time(self, num_cond: int) -> Case:
         """The first row, told that its memories came in the opposite order."""
         row = self.case(ProgramKey("track", 1, num_cond), 0)
         inputs = tuple(x.flip(1) if index == _TIME else x for index, x in enumerate(row.inputs))
-        return Case(
-            inputs,
-            _on_host(self._follow(tuple(x.to(self._reference.device) for x in inputs))),
-        )
+        return Case(inputs, _on_host(self._follow(tuple(x.to(self._reference.device) for x in inputs))))
 
     def _frames(self) -> list[Case]:
         frames = [frame.cpu() for frame in self._pictures(MAX_FRAMES)]
@@ -108,11 +102,7 @@ class Recording:
         moment, turn = index % NUM_MOMENTS, index // NUM_MOMENTS
         features, read = self._rows[moment]
         row = (moment + turn) % NUM_OBJECTS
-        exact = (
-            *features,
-            *_one_row(read, row, self._num_cond - num_cond),
-            self._reference.track_module.sparse_1sc,
-        )
+        exact = (*features, *_one_row(read, row, self._num_cond - num_cond), self._reference.track_module.sparse_1sc)
         formats = program_spec(self._spec, ProgramKey("track", 1, num_cond), self._dtype).inputs
         inputs = tuple(x.to(kind.dtype) for x, kind in zip(exact, formats, strict=True))
         wanted = self._follow(inputs)
@@ -138,13 +128,7 @@ class Recording:
     def _clip(self) -> SyntheticClip:
         size = self._spec.image_size
         return SyntheticClip(
-            ClipSpec(
-                seed=_SEED,
-                height=size,
-                width=size,
-                num_objects=NUM_OBJECTS,
-                leave_probability=0.0,
-            )
+            ClipSpec(seed=_SEED, height=size, width=size, num_objects=NUM_OBJECTS, leave_probability=0.0)
         )
 
     def _roll_out(self) -> list[tuple[FrameFeatures, MemoryRead]]:
@@ -173,24 +157,15 @@ class Recording:
             coords = torch.tensor([[clip.click(index)]], dtype=torch.float32, device=device)
             prompt = PointPrompt(coords, torch.ones(1, 1, dtype=torch.int32, device=device), None)
             found.append(self._reference.prompt_points(frame, prompt, None))
-        return _Kept(
-            torch.cat([one.memory_bnc for one in found]),
-            torch.cat([one.pointers_bc for one in found]),
-        )
+        return _Kept(torch.cat([one.memory_bnc for one in found]), torch.cat([one.pointers_bc for one in found]))
 
     def _read(self, kept: Sequence[_Kept]) -> MemoryRead:
         """Conditioning frames from old to new, then the recent ones, as the tracker's bank orders them."""
         spec, now, num_cond = self._spec, len(kept), self._num_cond
         device = self._reference.device
         prompted = list(range(num_cond))
-        memories = [
-            *prompted,
-            *range(max(num_cond, now - spec.num_recent_memories), now),
-        ]
-        pointers = [
-            *prompted,
-            *range(max(num_cond, now - spec.num_recent_pointers), now),
-        ]
+        memories = [*prompted, *range(max(num_cond, now - spec.num_recent_memories), now)]
+        pointers = [*prompted, *range(max(num_cond, now - spec.num_recent_pointers), now)]
         times = [spec.num_memories - 1 if index < num_cond else now - index - 1 for index in memories]
         distances = np.array([[now - index for index in pointers]], np.float64).repeat(NUM_OBJECTS, axis=0)
         return MemoryRead(

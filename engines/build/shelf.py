@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from engines.build.cache import EngineCache, Entry
+from engines.build.cache import EngineCache, Entry, Label, PlanUnusable
 from engines.build.recipe import Recipe, library_versions, programs_text
 from engines.build.request import PLAN_BACKENDS, EngineRequest, Precision, ladder
 from engines.spec import BackendMissing, ProgramKey
@@ -24,13 +24,7 @@ _LIBRARIES: dict[str, LibraryName] = {"tensorrt": "tensorrt", _RTX: _RTX}
 class Shelf:
     """Nothing changes after the constructor; the files do."""
 
-    def __init__(
-        self,
-        request: EngineRequest,
-        *,
-        cache: EngineCache,
-        targets: tuple[str, ...] = (),
-    ) -> None:
+    def __init__(self, request: EngineRequest, *, cache: EngineCache, targets: tuple[str, ...] = ()) -> None:
         """Raises `BackendMissing`, `WeightsError`. With `targets` plans are for other machines, and cannot run here."""
         assert request.backend in PLAN_BACKENDS, f"{request.backend} has no plans"
         self.request, self.cache, self.targets = request, cache, tuple(sorted(targets))
@@ -95,6 +89,25 @@ class Shelf:
     def open_precisions(self, key: ProgramKey) -> tuple[Precision, ...]:
         """Those that were not refused."""
         return tuple(precision for precision in self.precisions if not self.is_refused(key, precision))
+
+    def kernels(self, key: ProgramKey, precision: Precision) -> bytes:
+        """What TensorRT-RTX compiled of this plan on this GPU before; empty where it has yet to."""
+        entry = self.cache.find(self._kernels_recipe(key, precision))
+        if entry is None:
+            return b""
+        try:
+            return self.cache.read(entry)
+        except PlanUnusable:
+            return b""
+
+    def keep_kernels(self, key: ProgramKey, precision: Precision, kernels: bytes) -> None:
+        """For the next start; after a program has run."""
+        recipe = self._kernels_recipe(key, precision)
+        if kernels and self.cache.find(recipe) is None:
+            self.cache.store(Label(recipe, None), kernels)
+
+    def _kernels_recipe(self, key: ProgramKey, precision: Precision) -> Recipe:
+        return replace(self.recipe(key, precision), program=f"{key.name}-kernels")
 
     def _from_elsewhere(self, wanted: Recipe) -> Entry | None:
         assert self.gpu is not None, "only asked on the machine that runs it"

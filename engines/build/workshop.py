@@ -109,19 +109,11 @@ class Workshop:
         order = Order(self._keys, self._order.targets, self._order.again)
         with open(self.log_path, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:
             self._child = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                start_new_session=True,
+                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
             )
         assert self._child.stdin is not None and self._child.stdout is not None, "both are pipes"
         os.set_blocking(self._child.stdout.fileno(), False)
-        lines = (
-            self._request.to_json(),
-            order.to_json(),
-            str(self._cache.folder.absolute()),
-        )
+        lines = (self._request.to_json(), order.to_json(), str(self._cache.folder.absolute()))
         with contextlib.suppress(BrokenPipeError):  # it has ended already; `poll` says so
             self._child.stdin.write("".join(f"{line}\n" for line in lines).encode())
             self._child.stdin.flush()
