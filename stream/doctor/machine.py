@@ -1,4 +1,4 @@
-"""The machine: torch, the GPU and its driver, TensorRT, decoders, the clock, shared memory.
+"""The machine: torch, the GPU and its driver, decoders, the clock, shared memory.
 
 Owns: nothing. Runs in whichever thread calls it. Never: changes the machine; on a GPU it multiplies two small matrices.
 """
@@ -6,7 +6,6 @@ Owns: nothing. Runs in whichever thread calls it. Never: changes the machine; on
 from __future__ import annotations
 
 import ctypes
-import importlib.metadata
 import os
 import platform
 import re
@@ -26,7 +25,6 @@ DEVICES = Path("/proc/devices")
 SHARED_MEMORY = Path("/dev/shm")
 MIN_SHARED_BYTES = 64 << 20
 NEEDED_CODECS = ("h264", "hevc", "mjpeg")
-TENSORRT_KINDS = ("tensorrt", "tensorrt-rtx", "torch-tensorrt")
 REINSTALL = "make clean && env -u PIP_EXTRA_INDEX_URL make install  # brings a torch for CUDA"
 
 
@@ -34,7 +32,6 @@ def machine(config: Config) -> Iterator[Finding]:
     """Everything that does not depend on cameras."""
     yield ok("python", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} processors")
     yield from gpu(config)
-    yield _tensorrt()
     yield _decoders()
     yield clock()
     yield shared_memory(SHARED_MEMORY)
@@ -108,18 +105,6 @@ def _driver(bad: Verdict) -> Finding:
     text = f"NVIDIA {version}, but its module nvidia-uvm, which CUDA needs, is not loaded"
     at_boot = "echo nvidia-uvm | sudo tee /etc/modules-load.d/nvidia-uvm.conf"
     return Finding("driver", bad, text, ("sudo modprobe nvidia-uvm && sudo nvidia-modprobe -u -c 0", at_boot))
-
-
-def _tensorrt() -> Finding:
-    found = [f"{kind} {version}" for kind in TENSORRT_KINDS if (version := _version(kind))]
-    return ok("tensorrt", ", ".join(found) or "not installed; the back end eager needs none")
-
-
-def _version(distribution: str) -> str:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 def _decoders() -> Finding:
