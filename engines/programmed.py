@@ -29,7 +29,8 @@ from engines.tape import RecordedProgram, Recorder
 class ProgrammedEngine:
     """`_programs` is written by `install` and `discard`, in the one thread that uses the engine.
 
-    With a `recorder`, every program is recorded at its first call and then played; `stream.step` records whole steps.
+    With a `recorder`, by default the inner engine's, every program is recorded at its first call and then played;
+    `stream.step` records whole steps.
     """
 
     def __init__(
@@ -46,7 +47,9 @@ class ProgrammedEngine:
         self.device, self.dtype, self.memory_dtype = inner.device, inner.dtype, inner.memory_dtype
         self.attention_dtype = attention_dtype or inner.attention_dtype
         self.row_buckets, self.frame_buckets = ROW_BUCKETS, FRAME_BUCKETS
-        self.inner, self.recorder, self._sparse_1sc = inner, recorder, sparse_1sc
+        self.inner, self._sparse_1sc = inner, sparse_1sc
+        within: Recorder | None = inner.recorder if isinstance(inner, ProgrammedEngine) else None
+        self.recorder: Recorder | None = within if recorder is None else recorder
         self._programs: dict[ProgramKey, Program] = {}
 
     @property
@@ -70,7 +73,7 @@ class ProgrammedEngine:
 
     def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
         (rows, memories), pointers = read.memory_time_bm.shape, read.pointers_bpc.shape[1]
-        program = self.find(rows, memories, pointers)
+        program = self._programs.get(self._key(rows, memories, pointers))
         if program is None:
             return self.inner.track(frames, row_frame_b, read)
         read = read._replace(memory_bmnc=read.memory_bmnc.to(self.dtype))  # float32 programs store it in bfloat16
@@ -84,7 +87,16 @@ class ProgrammedEngine:
         return self.inner.prompt_mask(frame, mask_bhw)
 
     def find(self, rows: int, memories: int, pointers: int) -> Program | None:
-        """The program that tracks so many rows with banks of these lengths; only full banks have one."""
+        """The program that tracks so many rows with banks of these lengths, here or in the inner engine; only full
+        banks have one.
+        """
+        program = self._programs.get(self._key(rows, memories, pointers))
+        if program is None and isinstance(self.inner, ProgrammedEngine):
+            return self.inner.find(rows, memories, pointers)
+        return program
+
+    def _key(self, rows: int, memories: int, pointers: int) -> ProgramKey:
+        """That of the full bank, or one that no program has."""
         num_cond = memories - self.spec.num_recent_memories
         is_full = num_cond > 0 and pointers == num_cond + self.spec.num_recent_pointers
-        return self._programs.get(ProgramKey("track", rows, num_cond)) if is_full else None
+        return ProgramKey("track", rows, num_cond if is_full else 0)

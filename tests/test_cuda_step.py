@@ -21,7 +21,7 @@ from engines.compiled.cuda import CudaOptions, recorded_engine
 from engines.eager import EagerEngine
 from engines.programmed import ProgrammedEngine
 from engines.spec import FrameFeatures, ProgramKey
-from engines.tape import Recorder
+from engines.tape import RecordedProgram, Recorder
 from stream.conveyor import NUM_BLOCKS, Conveyor
 from stream.frame import Masks
 from stream.slots import DRAIN_SLOT
@@ -140,10 +140,31 @@ def test_a_step_is_recorded_anew_when_what_it_holds_on_to_is_another(
     key = ProgramKey("track", 1, 1)
     assert isinstance(recorded.engine, ProgrammedEngine)
     program = recorded.engine.find(1, 7, 16)
-    assert program is not None
-    recorded.engine.install(key, program.plain)  # type: ignore[attr-defined]
+    assert isinstance(program, RecordedProgram)
+    recorded.engine.install(key, program.plain)
     both(FULL_AFTER + 5)
     assert len(recorder.tapes) == grown + 1
+
+
+def test_programs_of_the_inner_engine_are_recorded_until_there_are_others(
+    make: Callable[..., ProgrammedEngine], frames: Frames
+) -> None:
+    """A TensorRT engine without plans runs on compiled programs; a plan that arrives takes over between two turns."""
+    recorder = FakeRecorder()
+    compiled = make(recorder)
+    engine = ProgrammedEngine(compiled, backend="later", sparse_1sc=compiled._sparse_1sc)
+    recorded, plain = Tracker(engine), Tracker(make())
+    for tracker in (recorded, plain):
+        tracker.add(1, points=[(30, 30, 1)])
+    for number in range(FULL_AFTER + 6):
+        if number == FULL_AFTER + 3:
+            assert [one.tape is not None for one in recorded._steps._recordings.values()] == [True]
+            program = compiled.find(1, 7, 16)
+            assert isinstance(program, RecordedProgram)
+            before = len(recorder.tapes)
+            engine.install(ProgramKey("track", 1, 1), program.plain)
+        assert_same(*(tracker.step(frames[number], time_ns=number) for tracker in (recorded, plain)))
+    assert len(recorder.tapes) == before + 1 and engine.installed == (ProgramKey("track", 1, 1),)
 
 
 def test_what_cannot_be_recorded_is_done_piece_by_piece(
