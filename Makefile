@@ -9,6 +9,7 @@ STAMP := $(VENV)/.installed
 RTX_VENV := .venv-rtx
 RTX_BIN := $(RTX_VENV)/bin
 RTX_STAMP := $(RTX_VENV)/.installed
+TENSORRT_10 := 10.15.1.29
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 RTX_PYTEST_FLAGS ?=
@@ -73,6 +74,7 @@ $(RTX_STAMP): $(STAMP) constraints-rtx.txt
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 		> $$($(RTX_BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first.pth
 	$(RTX_BIN)/python -m pip install --no-deps -r constraints-rtx.txt
+	$(RTX_BIN)/python -m pip install --no-deps --target $(RTX_VENV)/tensorrt-10 tensorrt-cu13-bindings==$(TENSORRT_10)
 	@rm -f $(RTX_VENV)/lib/python*/site-packages/torch_tensorrt/lib/libtorchtrt*.so \
 		$(RTX_VENV)/lib/python*/site-packages/torch_tensorrt/_C*.so
 	@touch $(RTX_STAMP)

@@ -112,6 +112,38 @@ def test_tensors_are_bound_by_name_whatever_their_order_in_the_plan(world: World
     assert worst(program(*inputs), wanted) < LIMIT
 
 
+def numbered(data: bytes) -> bytes:
+    """The same program with the output names of Torch-TensorRT."""
+    model = onnx.load_from_string(data)
+    names = {value.name: f"output{index}" for index, value in enumerate(model.graph.output)}
+    for node in model.graph.node:
+        for where in (node.input, node.output):
+            where[:] = [names.get(name, name) for name in where]
+    for value in model.graph.output:
+        value.name = names[value.name]
+    text: bytes = model.SerializeToString()
+    return text
+
+
+def test_the_numbered_outputs_of_torch_tensorrt_are_those_of_the_table(world: World) -> None:
+    library = load_library("tensorrt")
+    program = load_program(library, build_plan(library, numbered(exported(TRACK))), spec_for(TRACK), device=CPU)
+    inputs, wanted = example(TRACK)
+    assert worst(program(*inputs), wanted) < LIMIT
+
+
+def test_tensorrt_10_builds_nothing_that_is_not_strongly_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The flag has another number there than in TensorRT 11."""
+    install(monkeypatch, "tensorrt", version="10.15.1.29")
+    library = load_library("tensorrt")
+    builder, typed = library.module.Builder(library.logger), library.module.NetworkDefinitionCreationFlag.STRONGLY_TYPED
+    for flags, is_built in ((1 << int(typed), True), (1 << 0, False)):
+        network = builder.create_network(flags)
+        assert library.module.OnnxParser(network, library.logger).parse(exported(ENCODE))
+        plan = builder.build_serialized_network(network, builder.create_builder_config())
+        assert (plan is not None) == is_built
+
+
 def test_a_parser_without_the_attention_operator_gets_it_spelt_out(monkeypatch: pytest.MonkeyPatch) -> None:
     install(monkeypatch, "tensorrt", version="10.3.0.30")
     library = load_library("tensorrt")

@@ -52,7 +52,7 @@ def install(
 def make_module(world: World) -> ModuleType:
     """A module with the classes and enumerations of the table, all of one world."""
     name = NAMES[world.flavour][0]
-    module, table = ModuleType(name, __doc__), read_table(world.flavour)
+    module, table = ModuleType(name, __doc__), read_table(world.table)
     module.__spec__, module.__file__ = ModuleSpec(name, None), str(HERE / "modules" / name / "__init__.py")
     module.__dict__.update(__version__=world.version, Dims=Dims)
     severity = _enumeration("Severity", table.enums["Logger.Severity"])

@@ -44,7 +44,7 @@ class Table:
 
 
 def lines(flavour: str) -> list[str]:
-    """The lines that hold for `tensorrt` or `tensorrt-rtx`; `@tensorrt-rtx` in front of a line limits it to one."""
+    """The lines that hold for `tensorrt`, `tensorrt-10` or `tensorrt-rtx`."""
     result = []
     for line in TEXT.splitlines():
         only, _, rest = line.partition(" ") if line.startswith("@") else ("", "", line)

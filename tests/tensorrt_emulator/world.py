@@ -56,6 +56,11 @@ class World:
         return self.numbers[0]
 
     @property
+    def table(self) -> str:
+        """Whose signatures hold."""
+        return "tensorrt-10" if self.major == 10 else self.flavour
+
+    @property
     def is_rtx(self) -> bool:
         return self.flavour == "tensorrt-rtx"
 
