@@ -1,11 +1,17 @@
-"""`Readout`: mask logits on the device to `Masks` on the host: one block, one copy, one event a turn.
+"""`Readout`: mask logits on the device to bits on the host: one block, one copy, one event a turn.
 
-Owns: up-sampling, threshold, box, area, centroid and bit-packing. `launch` runs in the worker's thread and never waits;
-`PendingMasks.resolve` runs in whichever thread wants the result. Never: tracks anything.
+Owns: up-sampling, threshold, box, area, centroid and bit-packing, and the pinned blocks that results arrive in.
+`launch` and `wait_room` run in the worker's thread, `MaskBlock.wait` in whichever thread wants the result.
+Never: tracks anything; `launch` never waits.
+
+A pinned block is free again when nobody holds a result that lies in it, be it resolved or thrown away. Capacity: as
+many blocks as there are turns whose results wait, which the publisher bounds (two for each camera); none is lost.
 """
 
 from __future__ import annotations
 
+import collections
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,8 +21,21 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from stream.lane import CudaLane, Event, Lane
+
 NUM_STATS = 9  # x0, y0, x1, y1, area, centroid x, centroid y, object score, predicted IoU
+MAX_AHEAD = 2  # turns that may compute at the same time: one, and the next behind it
+MIN_BLOCK_BYTES = 1 << 20
 _BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)
+
+Part = tuple[Tensor, Tensor, Tensor]  # one camera's logits_nhw, scores_n, ious_n
+Size = tuple[int, int]  # its picture's height and width
+
+
+class Hold:
+    """While somebody has it, the pinned block that it stands for is not written again."""
+
+    __slots__ = ("__weakref__",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +44,8 @@ class MaskBlock:
 
     stats_ns: NDArray[np.float32]  # (n, NUM_STATS)
     packed_nhb: NDArray[np.uint8]  # (n, height, ceil(width / 8))
-    event: torch.cuda.Event | None
+    event: Event | None
+    hold: Hold | None = None
 
     def wait(self) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
         """Block until the copy has arrived."""
@@ -34,33 +54,75 @@ class MaskBlock:
         return self.stats_ns, self.packed_nhb
 
 
+class Readout:
+    """Written by the worker's thread; whichever thread drops a result's last holder gives its block back to `_free`.
+
+    A device other than the CPU gets a lane; one may be given, in place of a device, for tests.
+    """
+
+    def __init__(self, device: torch.device, *, lane: Lane | None = None) -> None:
+        self.num_blocks = 0
+        self._lane = CudaLane(device) if lane is None and device.type == "cuda" else lane
+        self._device = device
+        self._free: collections.deque[Tensor] = collections.deque()
+        self._ahead: collections.deque[Event] = collections.deque(maxlen=MAX_AHEAD)
+        self._flat = torch.empty(0 if self._lane is None else MIN_BLOCK_BYTES, dtype=torch.uint8, device=device)
+
+    def wait_room(self) -> None:
+        """Wait until less than two turns compute: pictures that come meanwhile are newer than those it would take now.
+
+        This is a turn's one wait for the device.
+        """
+        while len(self._ahead) >= MAX_AHEAD:
+            self._ahead.popleft().synchronize()
+
+    @torch.inference_mode()
+    def launch(self, parts: Sequence[Part], sizes: Sequence[Size]) -> list[MaskBlock]:
+        """Each camera's results, on their way to the host."""
+        if self._lane is None:
+            return read_out(parts, sizes)
+        found = [_measure(part, size) for part, size in zip(parts, sizes, strict=True)]
+        return self._copy_out(found, self._lane) if found else []
+
+    def _copy_out(self, found: Sequence[tuple[Tensor, Tensor]], lane: Lane) -> list[MaskBlock]:
+        """All statistics, then all bits, so that the statistics are aligned."""
+        pieces = [x for column in zip(*found, strict=True) for x in column]
+        lengths = [x.numel() * x.element_size() for x in pieces]
+        host = self._block(sum(lengths), lane)
+        for target, piece in zip(torch.split(self._flat[: sum(lengths)], lengths), pieces, strict=True):
+            target.copy_(piece.view(torch.uint8).flatten())
+        event = lane.download(host[: sum(lengths)], self._flat[: sum(lengths)])
+        self._ahead.append(event)
+        hold = Hold()
+        weakref.finalize(hold, self._free.append, host).atexit = False
+        bytes_ = [x.numpy() for x in torch.split(host[: sum(lengths)], lengths)]
+        stats, packed = bytes_[: len(found)], bytes_[len(found) :]
+        return [
+            MaskBlock(stats[i].view(np.float32).reshape(x.shape), packed[i].reshape(bits.shape), event, hold)
+            for i, (x, bits) in enumerate(found)
+        ]
+
+    def _block(self, num_bytes: int, lane: Lane) -> Tensor:
+        """A pinned block that nobody reads, and as much room on the device; both grow by doubling."""
+        capacity = self._flat.shape[0]
+        while capacity < num_bytes:
+            capacity *= 2
+        if capacity != self._flat.shape[0]:
+            self._flat = torch.empty(capacity, dtype=torch.uint8, device=self._device)
+        while self._free:
+            host = self._free.popleft()
+            if host.shape[0] == capacity:
+                return host
+            self.num_blocks -= 1  # one from before it grew
+        self.num_blocks += 1
+        return lane.pinned(capacity)
+
+
 @torch.inference_mode()
-def read_out(parts: Sequence[tuple[Tensor, Tensor, Tensor]], sizes: Sequence[tuple[int, int]]) -> list[MaskBlock]:
-    """Each part is one camera's (logits_nhw, scores_n, ious_n); each size its picture's (height, width)."""
-    device_parts = [_measure(part, size) for part, size in zip(parts, sizes, strict=True)]
-    if not device_parts or device_parts[0][1].device.type == "cpu":
-        return [MaskBlock(stats.numpy(), packed.numpy(), None) for stats, packed in device_parts]
-    return _copy_out(device_parts)
-
-
-def _copy_out(device_parts: Sequence[tuple[Tensor, Tensor]]) -> list[MaskBlock]:
-    """All statistics, then all bits, in one pinned block; the caching allocator hands the same block out again."""
-    flat = torch.cat([x.view(torch.uint8).flatten() for column in zip(*device_parts, strict=True) for x in column])
-    host = torch.empty(flat.shape, dtype=torch.uint8, pin_memory=True)
-    host.copy_(flat, non_blocking=True)
-    event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-    event.record()
-    lengths = [x.numel() * x.element_size() for column in zip(*device_parts, strict=True) for x in column]
-    pieces = torch.split(host, lengths)
-    count = len(device_parts)
-    return [
-        MaskBlock(
-            pieces[i].view(torch.float32).view(stats.shape).numpy(),
-            pieces[count + i].view(packed.shape).numpy(),
-            event,
-        )
-        for i, (stats, packed) in enumerate(device_parts)
-    ]
+def read_out(parts: Sequence[Part], sizes: Sequence[Size]) -> list[MaskBlock]:
+    """The same on a CPU, at once."""
+    found = [_measure(part, size) for part, size in zip(parts, sizes, strict=True)]
+    return [MaskBlock(stats.numpy(), packed.numpy(), None) for stats, packed in found]
 
 
 def _measure(part: tuple[Tensor, Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:

@@ -86,8 +86,8 @@ class Tracker:
         )
         self._steps = Steps(engine, self._bank)
         self._history = History()
-        self._upload = Upload(engine.spec.image_size, engine.device)
-        self._readout = Readout(engine.device)
+        ways = Upload(engine.spec.image_size, engine.device), Readout(engine.device)
+        self._equipment = Equipment(engine, self._bank, self._steps, self._history, *ways)
         self._objects: dict[tuple[str, int], TrackedObject] = {}
 
     @classmethod
@@ -232,7 +232,7 @@ class Tracker:
 
     def wait_room(self) -> None:
         """Wait until the device has not more than one turn to compute; on a CPU, not at all."""
-        self._readout.wait_room()
+        self._equipment.readout.wait_room()
 
     def launch(
         self,
@@ -266,9 +266,7 @@ class Tracker:
         self, images: dict[str, Image], times_ns: Mapping[str, int], marks: Mapping[str, Hashable]
     ) -> dict[str, PendingMasks]:
         objects = [item for camera in images for item in self._objects.values() if item.camera == camera]
-        parts = self._steps, self._history, self._upload, self._readout
-        equipment = Equipment(self.engine, self._bank, *parts)
-        turn = Turn(equipment, images=images, objects=objects, marks=marks)
+        turn = Turn(self._equipment, images=images, objects=objects, marks=marks)
         turn.run(refine_as_cond=self.options.refine_as_cond)
         return turn.read_out(times_ns)
 

@@ -14,7 +14,6 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,9 +21,9 @@ from engines.spec import Engine, FrameFeatures, Segmentation
 from stream.history import History, Sight
 from stream.memory import MemoryBank, RowMemory
 from stream.pointing import decode
-from stream.prepare import prepare_frames
+from stream.prepare import Upload
 from stream.prompt import Prompt
-from stream.readout import read_out
+from stream.readout import Readout
 from stream.step import Batch, Steps
 from stream.verdict import PendingMasks, Visibility
 
@@ -58,6 +57,8 @@ class Equipment:
     bank: MemoryBank
     steps: Steps
     history: History
+    upload: Upload
+    readout: Readout
 
 
 class Turn:
@@ -73,6 +74,7 @@ class Turn:
     ) -> None:
         self.engine, self.bank = equipment.engine, equipment.bank
         self.steps, self.history = equipment.steps, equipment.history
+        self.upload, self.readout = equipment.upload, equipment.readout
         self.objects = objects
         self.sizes = {camera: (image.shape[0], image.shape[1]) for camera, image in images.items()}
         self.frame_of = {camera: index for index, camera in enumerate(images)}
@@ -110,7 +112,7 @@ class Turn:
             if group:
                 parts[camera] = self.steps.results.part(start, start + len(group))
             start += len(group)
-        blocks = read_out(list(parts.values()), [self.sizes[camera] for camera in parts])
+        blocks = self.readout.launch(list(parts.values()), [self.sizes[camera] for camera in parts])
         pending = {camera: PendingMasks.nothing(*size) for camera, size in self.sizes.items()}
         for camera, block in zip(parts, blocks, strict=True):
             ids = tuple(item.object_id for item in groups[camera])
@@ -127,11 +129,8 @@ class Turn:
             self.history.put_object(item.camera, item, conditioned_1chw=conditioned_1chw, logits_1hw=logits_1hw)
 
     def _encode(self, images: Sequence[NDArray[np.uint8]]) -> FrameFeatures:
-        pixels = prepare_frames(images, self.engine.spec.image_size, self.engine.device)
-        missing = _bucket(len(images), self.engine.frame_buckets) - len(images)
-        if missing:
-            pixels = torch.cat([pixels, pixels[:1].expand(missing, -1, -1, -1)])
-        return self.engine.encode(pixels)
+        count = _bucket(len(images), self.engine.frame_buckets)
+        return self.engine.encode(self.upload.prepare(images, count=count))
 
     def _groups(self, objects: Sequence[TrackedObject]) -> list[list[TrackedObject]]:
         """Rows with equally long memories share a batch, if the engine takes so many; full banks are one such group."""

@@ -18,9 +18,10 @@ from official import iou_between, real_clip
 from sam2.utils.misc import _load_img_as_tensor
 from torch import Tensor
 
-import stream.turn
+import stream.prepare.upload
 from engines.synthetic import ClipSpec, SyntheticClip
-from stream.prepare import _resize_in_float, prepare_frames
+from stream.prepare import prepare_frames
+from stream.prepare.picture import _resize_in_float
 from stream.tracker import Tracker
 
 CPU = torch.device("cpu")
@@ -127,7 +128,7 @@ def test_masks_after_our_resize_are_those_after_the_official_one(
         return torch.cat([official_input(image, size, tmp_path) for image in images])
 
     ours = run()
-    monkeypatch.setattr(stream.turn, "prepare_frames", official_frames)
+    monkeypatch.setattr(stream.prepare.upload, "prepare_frames", official_frames)
     ious = [iou_between(a, b) for a, b in zip(ours, run(), strict=True)]
     print(f"mask IoU between our resize and the official one: mean {np.mean(ious):.4f}, least {min(ious):.4f}")
     assert np.mean([mask.any() for mask in ours]) > 0.5, "the object must be seen"
