@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
+from torch import Tensor
 
 from engines.compiled.cpu_attend import CpuAttend
 from engines.compiled.cpu_attention import Chunked
+from engines.compiled.cpu_encode import suit_encoder
 from engines.compiled.cpu_linear import can_fuse, fuse
 from engines.eager import EagerEngine
 from engines.graphs import SDPA, Attend, Kernels
+from engines.spec import FrameFeatures
 
 
 class CompiledCpu(EagerEngine):
@@ -24,9 +27,13 @@ class CompiledCpu(EagerEngine):
         super().__init__(model, name=name, device=device, dtype=dtype, kernels=_kernels(dtype))
         if isinstance(self._track.attend, Attend) and dtype is not torch.float16:
             self._track.attend = CpuAttend(self._track.attend)
+        suit_encoder(self._encode)
         if can_fuse(dtype):
             fuse(self._encode)
             fuse(self._track)
+
+    def encode(self, frames_f3hw: Tensor) -> FrameFeatures:
+        return super().encode(frames_f3hw.contiguous(memory_format=torch.channels_last))
 
 
 def cpu_engine(model: SAM2Base, *, name: str, device: torch.device, dtype: torch.dtype) -> CompiledCpu:

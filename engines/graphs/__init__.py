@@ -12,6 +12,7 @@ from engines.graphs.attend import Attend, LookAround, pointer_position
 from engines.graphs.decode import Decode
 from engines.graphs.encode import Encode
 from engines.graphs.flat import FlatEncode, FlatTrack, track_inputs
+from engines.graphs.hiera import HieraBlock
 from engines.graphs.kernel import SDPA, Kernel, Kernels, Sdpa
 from engines.graphs.programs import PromptMask, PromptPoints, Track, spec_of
 from engines.graphs.remember import Remember
@@ -23,6 +24,7 @@ __all__ = [
     "Encode",
     "FlatEncode",
     "FlatTrack",
+    "HieraBlock",
     "Kernel",
     "Kernels",
     "LookAround",

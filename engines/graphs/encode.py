@@ -38,17 +38,22 @@ class Encode(nn.Module):
         self.patch_embed = copy.deepcopy(trunk.patch_embed).to(dtype)
         self.blocks = nn.ModuleList(HieraBlock(block, dtype, kernels.image) for block in trunk.blocks)
         self.stage_ends = tuple(trunk.stage_ends)
-        self.lateral = copy.deepcopy(neck.convs).to(dtype)
-        self.top_down_levels = frozenset(neck.fpn_top_down_levels)
-        self.num_levels = len(neck.convs) - model.image_encoder.scalp
-        self.high0 = copy.deepcopy(model.sam_mask_decoder.conv_s0).to(dtype)
-        self.high1 = copy.deepcopy(model.sam_mask_decoder.conv_s1).to(dtype)
+        assert sorted(neck.fpn_top_down_levels) == [2, 3] and len(neck.convs) == 4 and model.image_encoder.scalp == 1, (
+            "all SAM 2 configurations use the two finest levels as they are, and the coarsest for the next one only"
+        )
+        coarse, middle, *fine = (convolutions.conv for convolutions in neck.convs)
+        self.coarse, self.middle = copy.deepcopy(coarse).to(dtype), copy.deepcopy(middle).to(dtype)
+        self.high1 = _composed(fine[0], model.sam_mask_decoder.conv_s1).to(dtype)
+        self.high0 = _composed(fine[1], model.sam_mask_decoder.conv_s0).to(dtype)
         self.look_around = LookAround(model, dtype, kernels.memory)
         self.dtype = dtype
 
     def forward(self, frames_f3hw: Tensor) -> FrameFeatures:
-        high0, high1, features = self._pyramid(self._stages(frames_f3hw.to(self.dtype)))
-        return FrameFeatures(features, self.high0(high0), self.high1(high1), self.look_around(features))
+        finest, finer, middle, coarse = self._stages(frames_f3hw.to(self.dtype))
+        # the official fp32 cast around a nearest copy changes nothing
+        coarser = F.interpolate(self.coarse(coarse), size=middle.shape[-2:], mode="nearest")
+        features = self.middle(middle) + coarser
+        return FrameFeatures(features, self.high0(finest), self.high1(finer), self.look_around(features))
 
     def _stages(self, frames_f3hw: Tensor) -> list[Tensor]:
         x_fhwc = self.patch_embed(frames_f3hw) + self.position_1hwc
@@ -59,18 +64,14 @@ class Encode(nn.Module):
                 stages.append(x_fhwc.permute(0, 3, 1, 2))
         return stages
 
-    def _pyramid(self, stages: list[Tensor]) -> list[Tensor]:
-        """From coarse to fine; only some levels take the coarser one in.
 
-        The official fp32 cast around a nearest copy changes nothing.
-        """
-        top = len(stages) - 1
-        levels: list[Tensor] = []
-        coarser: Tensor | None = None
-        for index in range(top, -1, -1):
-            level = self.lateral[top - index](stages[index])
-            if coarser is not None and index in self.top_down_levels:
-                level = level + F.interpolate(coarser, size=level.shape[-2:], mode="nearest")
-            coarser = level
-            levels.append(level)
-        return levels[::-1][: self.num_levels]
+def _composed(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """Two projections of single pixels, one after the other, as one: 96 channels to 32 without 256 in between."""
+    assert first.kernel_size == second.kernel_size == (1, 1), "SAM 2 projects levels pixel by pixel"
+    result = nn.Conv2d(first.in_channels, second.out_channels, kernel_size=1)
+    weight, bias = second.weight[:, :, 0, 0].double(), first.bias
+    assert bias is not None and second.bias is not None, "SAM 2's projections have biases"
+    with torch.no_grad():
+        result.weight.copy_((weight @ first.weight[:, :, 0, 0].double())[:, :, None, None])
+        result.bias.copy_(weight @ bias.double() + second.bias.double())  # type: ignore[union-attr]
+    return result
