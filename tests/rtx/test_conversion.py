@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -42,9 +43,32 @@ def test_every_program_of_tiny_is_built_as_one_engine(builds: Builds, library: L
     check_converted(builds, library, TINY, key)
 
 
-@pytest.mark.parametrize("key", [ProgramKey("encode", 1), ProgramKey("track", 1, 1)], ids=lambda key: key.name)
-def test_so_it_is_with_float16_inside_attention(builds: Builds, library: Library, key: ProgramKey) -> None:
-    assert convert(library, TINY, key, attention=torch.float16)
+def test_so_it_is_with_float16_inside_attention(builds: Builds, library: Library) -> None:
+    assert convert(library, TINY, ProgramKey("encode", 1), attention=torch.float16)
+
+
+def forbid_unfused(library: Library, network: Any, num_keys: int) -> int:
+    """Attention over this many keys or more has one kernel or none; gives how often there is such."""
+    count = 0
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        if layer.type.name == "ATTENTION_INPUT" and layer.get_input(1).shape[2] >= num_keys:
+            layer.__class__ = library.module.IAttentionInputLayer
+            layer.attention.decomposable = False
+            count += 1
+    return count
+
+
+@pytest.mark.parametrize("attention", [torch.float16, torch.bfloat16], ids=["float16", "bfloat16"])
+def test_memory_attention_is_one_kernel_for_each_of_these_gpus(
+    builds: Builds, library: Library, attention: torch.dtype
+) -> None:
+    builds.look = lambda network: forbid_unfused(library, network, 4096)
+    try:
+        assert convert(library, TINY, ProgramKey("track", 1, 1), attention=attention)
+    finally:
+        builds.look = None
+    assert builds.seen.pop() == 3 + 4 + 3, "self-attention of the layers 1 to 3, memory, the decoder's tokens"
 
 
 @pytest.mark.slow
