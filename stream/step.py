@@ -146,10 +146,10 @@ class Steps:
         shape = (rows, memories, pointers)
         known = self._recordings.get(shape)
         if known is None or not known.ties.is_same(ties):
-            self._recordings = {
-                key: one for key, one in self._recordings.items() if key != shape and one.ties.is_same_place(ties)
-            }
-            self._recordings[shape] = known = self._record(ties, self._columns(self._rehearsal(plan), batch))
+            known = self._record(ties, self._columns(self._rehearsal(plan), batch))
+            # only now, as recording has waited for the device: an old tape may have been at work until then
+            kept = {key: one for key, one in self._recordings.items() if one.ties.is_same_place(ties)}
+            self._recordings = {**kept, shape: known}
         return known
 
     def _rehearsal(self, plan: Plan) -> Plan:

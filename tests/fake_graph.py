@@ -7,6 +7,7 @@ that it looked up and a branch that it took are those of the recording for ever.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ _FORBIDDEN = (
 )  # fmt: skip
 
 
-class _Log(TorchDispatchMode):
+class Log(TorchDispatchMode):
+    """`calls` in their order: what is called, with what, and the tensors that it gave."""
+
     def __init__(self) -> None:
         super().__init__()
         self.calls: list[tuple[Any, tuple[Any, ...], dict[str, Any], list[Tensor]]] = []
@@ -35,7 +38,7 @@ class _Log(TorchDispatchMode):
 
 
 class FakeTape:
-    def __init__(self, log: _Log) -> None:
+    def __init__(self, log: Log) -> None:
         self._calls = log.calls
         self.num_plays = 0
 
@@ -57,13 +60,17 @@ class FakeRecorder:
         self.fails = False
         self.is_recording = False
 
+    def capturing(self, log: Log) -> AbstractContextManager[None]:
+        """For work that is not PyTorch's: a chance to put it into the log instead of doing it."""
+        return nullcontext()
+
     @torch.inference_mode()
     def record(self, work: Callable[[], None]) -> FakeTape:
-        log = _Log()
+        log = Log()
         self.is_recording = True
         try:
             work()
-            with log:
+            with self.capturing(log), log:
                 if self.fails:
                     torch.ones(1).item()
                 work()
