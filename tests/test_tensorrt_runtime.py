@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import onnx
 import pytest
@@ -14,10 +15,10 @@ import torch
 from onnx import helper
 from pocket import clip_frames, pocket_engine, pocket_network
 from tensorrt_emulator import FAULTS, World, install
-from torch import Tensor
+from torch import Tensor, nn
 
 from engines.graphs import spec_of
-from engines.spec import ProgramKey, ProgramSpec, program_spec
+from engines.spec import BackendMissing, ProgramKey, ProgramSpec, program_spec
 from engines.tensorrt import (
     SPELT_OUT_OPSET,
     BuildError,
@@ -32,7 +33,9 @@ from engines.tensorrt import (
     load_program,
     program_module,
     tensorrt_engine,
+    torch_export,
 )
+from engines.tensorrt.torch_export import export_torch_tensorrt
 from stream.frame import Masks
 from stream.tracker import Tracker
 
@@ -300,6 +303,26 @@ def test_an_engine_of_plans_tracks_a_clip_as_eager_does(world: World) -> None:
     for ours, theirs in zip(found, wanted, strict=True):
         assert ours.object_ids == theirs.object_ids
         assert max(abs(a - b) for a, b in zip(ours.areas, theirs.areas, strict=True)) <= 0.02 * 96 * 112
+
+
+def test_without_torch_tensorrt_the_command_that_brings_it_is_named(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", None)
+    monkeypatch.setattr(torch_export, "has_torch_tensorrt", lambda: False)
+    with pytest.raises(BackendMissing, match="pip install torch-tensorrt"):
+        export_torch_tensorrt(load_library("tensorrt"), nn.Identity(), spec_for(ENCODE))
+
+
+def test_torch_tensorrt_of_the_other_library_is_not_used(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch-tensorrt-rtx` has the same module name, and would build for the other library without a word."""
+    monkeypatch.setitem(sys.modules, "torch_tensorrt", ModuleType("torch_tensorrt"))
+    features = ModuleType("torch_tensorrt._features")
+    features.ENABLED_FEATURES = SimpleNamespace(tensorrt_rtx=True)
+    monkeypatch.setitem(sys.modules, "torch_tensorrt._features", features)
+    monkeypatch.setattr(torch_export, "has_torch_tensorrt", lambda: True)
+    with pytest.raises(BackendMissing, match=r"needs torch-tensorrt$"):
+        export_torch_tensorrt(load_library("tensorrt"), nn.Identity(), spec_for(ENCODE))
 
 
 @pytest.mark.parametrize("fault", ["stale_output", "swap_rows", "nan"])
