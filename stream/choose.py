@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from engines.spec import BackendMissing, Engine
 from stream.device import is_device_lost
 from stream.evidence import Evidence, EvidenceError, file_of, read_evidence, write_evidence
-from stream.verify import GoOn, Trial, compare
+from stream.verify import NUM_FRAMES, GoOn, Trial, compare
 
 log = logging.getLogger(__name__)
 
@@ -70,11 +70,20 @@ class _Tried:
 class Referee:
     """fp32 eager on the clip: from the file where an earlier start left it, else computed now and kept for the next.
 
-    `key` names all that the results depend on; without a folder nothing is kept. Written by the worker's thread.
+    `key` names all that the results depend on; without a folder nothing is kept. Once `is_hurried`, everything ends
+    soon, and what was computed until then is no result. Written by the worker's thread.
     """
 
-    def __init__(self, open_reference: Callable[[], Engine], *, folder: Path | None, key: str) -> None:
+    def __init__(
+        self,
+        open_reference: Callable[[], Engine],
+        *,
+        folder: Path | None,
+        key: str,
+        is_hurried: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.trial = Trial()
+        self.is_hurried = is_hurried
         self._open = open_reference
         self._file = None if folder is None else file_of(folder, key)
         self._key = key
@@ -93,7 +102,7 @@ class Referee:
         if self._evidence is None:
             self._evidence = self._read()
         if self._evidence is None:
-            self._evidence = self.trial.record(self.engine, within(BUDGET_S))
+            self._evidence = self.trial.record(self.engine, _while_worth_it(NUM_FRAMES, None, self.is_hurried))
             self._write(self._evidence)
         return self._evidence
 
@@ -107,7 +116,7 @@ class Referee:
             return None
 
     def _write(self, evidence: Evidence) -> None:
-        if self._file is None:
+        if self._file is None or self.is_hurried():
             return
         try:
             write_evidence(self._file, self._key, evidence)
@@ -128,6 +137,8 @@ def choose(candidates: Sequence[Candidate], referee: Referee, *, is_first_enough
     """The fastest that is right, or the first one; the reference where none is."""
     started, best, passed_over, refused = perf_counter(), None, list[str](), list[str]()
     for candidate in candidates:
+        if referee.is_hurried():
+            break
         if best is not None and (is_first_enough or perf_counter() - started > CHOICE_BUDGET_S):
             passed_over.append(f"{candidate.backend} (not tried)")
             continue
@@ -158,7 +169,7 @@ def _try(candidate: Candidate, referee: Referee, best: _Tried | None) -> _Tried:
     wanted = referee.evidence
     try:
         engine = candidate.open()
-        found = referee.trial.record(engine, _while_worth_it(wanted.num_frames, best))
+        found = referee.trial.record(engine, _while_worth_it(wanted.num_frames, best, referee.is_hurried))
     except RuntimeError as error:
         if is_device_lost(error):
             raise
@@ -170,13 +181,13 @@ def _try(candidate: Candidate, referee: Referee, best: _Tried | None) -> _Tried:
     return _Tried(candidate.backend, engine, found.seconds_t, text)
 
 
-def _while_worth_it(num_frames: int, best: _Tried | None) -> GoOn:
+def _while_worth_it(num_frames: int, best: _Tried | None, is_hurried: Callable[[], bool]) -> GoOn:
     """Until there is nothing left to compare with, time is up, or it is clear that the best so far stays the best."""
     in_time = within(BUDGET_S)
 
     def go_on(seconds: Sequence[float]) -> bool:
         num = len(seconds)
-        if num >= num_frames or not in_time(seconds):
+        if num >= num_frames or not in_time(seconds) or is_hurried():
             return False
         if best is None or num < NUM_RACED:
             return True

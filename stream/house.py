@@ -57,10 +57,7 @@ class House:
         self.publisher = self._make_publisher(keys)
         self.board = ConditionBoard(self.publisher)
         self.saved = _saved_objects(config)
-        options = WorkerOptions(
-            max_objects=config.max_objects, board=self.board, saved=self.saved,
-            tend=self.loader.tend, close=self.loader.close,
-        )  # fmt: skip
+        options = WorkerOptions(config.max_objects, self.board, self.saved, upkeep=self.loader)
         self.worker = GpuWorker(self.loader.load, (), publisher=self.publisher, doorbell=doorbell, options=options)
         epochs = {} if self.saved is None else {name: epoch + 1 for name, epoch in self.saved.epochs().items()}
         self.fleet = Fleet(config, board=self.board, doorbell=doorbell, epochs=epochs, changed=self._on_cameras)

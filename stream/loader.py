@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
+import threading
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,13 +46,16 @@ class Model:
 
 
 class Loader:
-    """All fields are written by the worker's thread; `model` is replaced, never changed, and read by any."""
+    """All fields are written by the worker's thread, `_hurry` by any; `model` is replaced, never changed, and read by
+    any.
+    """
 
     def __init__(self, config: Config) -> None:
         self.model = Model()
         self._config = config
         self._engine: Engine | None = None
         self._workshop: Workshop | None = None
+        self._hurry = threading.Event()
         self._ready = deque[ReadyPlan]()  # verified plans that wait to be installed, at most one for each program
 
     def load(self) -> Tracker:
@@ -69,7 +73,7 @@ class Loader:
         log.info("%s on %s: %s", config.model, self.model.device, choice.text)
         if self.model.problem:
             log.error("%s", self.model.problem)
-        if choice.backend in PLAN_BACKENDS:
+        if choice.backend in PLAN_BACKENDS and not self._hurry.is_set():
             self._open_workshop(dataclasses.replace(request, backend=choice.backend))
         options = TrackerOptions(max_cond_frames=config.max_cond_frames, refine_as_cond=config.refine_as_cond)
         return Tracker(choice.engine, options)
@@ -93,6 +97,10 @@ class Loader:
             self._workshop.stop()
             self._workshop = None
 
+    def hurry(self) -> None:
+        """End `load` soon, with any engine: it will not be used."""
+        self._hurry.set()
+
     # --- choosing ----------------------------------------------------------------------------------------------------
 
     def _choose(self, request: EngineRequest, network: SAM2Base) -> Choice:
@@ -105,8 +113,9 @@ class Loader:
             return Candidate(backend, lambda: _open(one, network, is_named=backend == request.backend))
 
         referee = Referee(
-            lambda: open_engine(reference, network=network), folder=cache_folder("verify"), key=_reference_key(request)
-        )
+            lambda: open_engine(reference, network=network),
+            folder=cache_folder("verify"), key=_reference_key(request), is_hurried=self._hurry.is_set,
+        )  # fmt: skip
         wanted = [candidate(backend) for backend in _order(request)]
         return choose(wanted, referee, is_first_enough=request.backend != "auto")
 

@@ -39,6 +39,7 @@ from stream.saved import SavedObjects
 from stream.sightings import Sightings
 from stream.status import ObjectStatus
 from stream.tracker import Tracker
+from stream.upkeep import Upkeep
 
 log = logging.getLogger(__name__)
 
@@ -55,8 +56,7 @@ class WorkerOptions:
     max_objects: int = 64
     board: ConditionBoard | None = None
     saved: SavedObjects | None = None
-    tend: Callable[[], None] = lambda: None  # what the engine wants done between two turns
-    close: Callable[[], None] = lambda: None  # and when the last one is over
+    upkeep: Upkeep | None = None
 
 
 class GpuWorker:
@@ -114,6 +114,8 @@ class GpuWorker:
         """End after the turn in hand; does not wait for that. Commands that still wait are answered "stopping"."""
         self._stopping.set()
         self._doorbell.set()
+        if self._options.upkeep is not None:
+            self._options.upkeep.hurry()
 
     def join(self, timeout: float | None = None) -> None:
         if self._thread.ident is not None:  # it was started
@@ -128,6 +130,7 @@ class GpuWorker:
         return not any(feed.ring.has_unread or feed.ring.num_leased for feed in self._feeds.values())
 
     def _run(self) -> None:
+        upkeep = self._options.upkeep
         try:
             tracker = self._load_tracker()
             saved = self._options.saved
@@ -137,7 +140,8 @@ class GpuWorker:
                 self.num_loops += 1
                 self._loop(tracker, orders)
                 self._save(orders, saved)
-                self._options.tend()
+                if upkeep is not None:
+                    upkeep.tend()
             if saved is not None:
                 saved.put(orders.live_cameras())
         except Exception as error:
@@ -146,7 +150,8 @@ class GpuWorker:
         finally:
             self.ready.set()
             self._refuse_rest()
-            self._options.close()
+            if upkeep is not None:
+                upkeep.close()
 
     def _loop(self, tracker: Tracker, orders: Orders) -> None:
         if not len(self.inbox) and not any(feed.ring.has_unread for feed in self._feeds.values()):

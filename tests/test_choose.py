@@ -146,6 +146,22 @@ def test_the_first_pictures_are_tracked_however_long_they_take() -> None:
     assert not within(6.0)([100.0, 1.0, 7.0]) and within(6.0)([100.0, 1.0, 2.0, 2.0])
 
 
+def test_a_daemon_that_ends_waits_for_no_verdict_and_keeps_none(tmp_path: Path) -> None:
+    steps: list[Pocket] = []
+
+    def counted() -> Pocket:
+        steps.append(Pocket())
+        return steps[-1]
+
+    def is_hurried() -> bool:
+        return bool(steps) and steps[-1].num_steps >= 3
+
+    referee = Referee(counted, folder=tmp_path, key="pocket", is_hurried=is_hurried)
+    choice = choose([having(Pocket()), having(Pocket(), "eager")], referee)
+    assert choice.engine is not None and sum(engine.num_steps for engine in steps) == 3
+    assert not list(tmp_path.iterdir()), "half of the clip is no reference"
+
+
 # --- the reference's results, from start to start --------------------------------------------------------------------
 
 

@@ -82,7 +82,7 @@ def plans(cache: EngineCache) -> Iterator[Finding]:
         reason = "" if first.verdict is None else f"; {first.recipe.program}: {first.verdict.reason}"
         text = f"{len(refused)} of {_of_what(refused)} computed something else than eager and are not used{reason}"
         look = f"ls -l {shlex.quote(str(cache.refused_folder))}"
-        yield note("plans", text, look, "sam2-stream engines list")
+        yield note("plans", text, look, "sam2-stream engines list --refused")
 
 
 def live(config: Config) -> Iterator[Finding]:
