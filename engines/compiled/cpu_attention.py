@@ -14,7 +14,8 @@ import math
 import torch
 from torch import Tensor
 
-SCRATCH_SCORES = 2**24  # 584 queries against 28,736 keys; 32 MB of bfloat16
+SCRATCH_SCORES = 2**24  # 512 queries against 28,736 keys; 32 MB of bfloat16
+WINDOWS_SCORES = 2**20  # of many small attentions, as many at a time as the second cache holds
 
 
 class Chunked:
@@ -28,26 +29,29 @@ class Chunked:
 
     def __call__(self, query_bhnc: Tensor, key_bhkc: Tensor, value_bhkd: Tensor) -> Tensor:
         batch, heads, num, _ = query_bhnc.shape
-        result = query_bhnc.new_empty(batch, num, heads, value_bhkd.shape[-1]).transpose(1, 2)
-        for head in range(heads):
-            self._attend(query_bhnc[:, head], key_bhkc[:, head], value_bhkd[:, head], out_bnd=result[:, head])
-        return result
-
-    def _attend(self, query_bnc: Tensor, key_bkc: Tensor, value_bkd: Tensor, *, out_bnd: Tensor) -> None:
-        batch, num, _ = query_bnc.shape
-        fitting = self._scores.numel() // key_bkc.shape[1]
-        assert fitting > 0, "the scratch holds the scores of one query"
-        rows, queries = min(batch, max(1, fitting // num)), math.ceil(num / math.ceil(num / fitting))
-        for row in range(0, batch, rows):
+        result = query_bhnc.new_empty(batch * heads, num, value_bhkd.shape[-1])
+        query_rnc, key_rkc, value_rkd = (x.flatten(0, 1) for x in (query_bhnc, key_bhkc, value_bhkd))
+        num_each = num * key_rkc.shape[1]
+        rows = max(1, min(self._scores.numel(), WINDOWS_SCORES) // num_each)
+        for row in range(0, batch * heads, rows):
             part = slice(row, row + rows)
-            for start in range(0, num, queries):
-                here = slice(start, start + queries)
-                self._slice(query_bnc[part, here], key_bkc[part], value_bkd[part], out_bnd=out_bnd[part, here])
+            attend = self._slice if num_each <= self._scores.numel() else self._slices
+            attend(query_rnc[part], key_rkc[part], value_rkd[part], out_rnd=result[part])
+        return result.view(batch, heads, num, -1)
 
-    def _slice(self, query_bnc: Tensor, key_bkc: Tensor, value_bkd: Tensor, *, out_bnd: Tensor) -> None:
-        shape = (*query_bnc.shape[:2], key_bkc.shape[1])
+    def _slices(self, query_rnc: Tensor, key_rkc: Tensor, value_rkd: Tensor, *, out_rnd: Tensor) -> None:
+        """Slices of queries of one size, but for the last."""
+        num, fitting = query_rnc.shape[1], self._scores.numel() // key_rkc.shape[1]
+        assert fitting > 0, "the scratch holds the scores of one query"
+        step = math.ceil(num / math.ceil(num / fitting))
+        for start in range(0, num, step):
+            here = slice(start, start + step)
+            self._slice(query_rnc[:, here], key_rkc, value_rkd, out_rnd=out_rnd[:, here])
+
+    def _slice(self, query_rnc: Tensor, key_rkc: Tensor, value_rkd: Tensor, *, out_rnd: Tensor) -> None:
+        shape = (*query_rnc.shape[:2], key_rkc.shape[1])
         scores = self._scores[: shape[0] * shape[1] * shape[2]].view(shape)
-        scale = query_bnc.shape[-1] ** -0.5
-        torch.baddbmm(scores, query_bnc, key_bkc.mT, beta=0, alpha=scale, out=scores)
+        scale = query_rnc.shape[-1] ** -0.5
+        torch.baddbmm(scores, query_rnc, key_rkc.mT, beta=0, alpha=scale, out=scores)
         torch.softmax(scores, dim=-1, out=scores)
-        torch.bmm(scores, value_bkd, out=out_bnd)
+        torch.bmm(scores, value_rkd, out=out_rnd)
