@@ -10,7 +10,7 @@ go into fixed tensors with one copy from pinned memory, and nothing is allocated
 piece by piece.
 
 A step cannot be repeated: it overwrites the oldest memory that it reads. So what is recorded reads the true places but
-writes to the drains; it is compared with the same work done piece by piece before it is used.
+writes to the bank's drain; it is compared with the same work done piece by piece before it is used.
 """
 
 from __future__ import annotations
@@ -158,7 +158,6 @@ class Steps:
         return Plan(plan.reading, plan.position_bpc, Places(drains, drains))
 
     def _record(self, ties: _Ties, columns: list[NDArray[np.generic]]) -> _Recording:
-        columns[1] = np.full_like(columns[1], self.results.drain)
         conveyor = Conveyor(columns, self.engine.device)
         conveyor.load(columns)
         outputs: list[Tensor] = []

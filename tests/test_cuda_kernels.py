@@ -5,7 +5,7 @@ wrong one is wrong in the same way, and the clock is the test's.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
@@ -70,6 +70,21 @@ def test_a_kernel_that_loses_keys_or_is_no_number_is_refused() -> None:
     assert [bool(trial.reason) for trial in trials] == [False, True, False, True, True]
     assert [trial.milliseconds for trial in trials if not trial.reason] == [2.0, 1.0]
     assert all("expected at most" in trial.reason for trial in trials if trial.reason)
+
+
+@pytest.mark.parametrize("place", [0, 31, 40, 63])
+def test_a_kernel_that_spoils_one_query_of_a_tile_is_refused(place: int) -> None:
+    class Spoilt:
+        dtype, narrow_values = None, False
+
+        def __call__(self, query_bhnc: Tensor, key_bhkc: Tensor, value_bhkd: Tensor) -> Tensor:
+            result = Sdpa()(query_bhnc, key_bhkc, value_bhkd)
+            result[:, :, place::64] = 0
+            return result
+
+    many = replace(SPEC, image_size=512)  # more queries than are compared
+    (trial,) = try_kernels([Spoilt()], inputs_of(many, CPU, torch.float32), timer=Clock(1.0))
+    assert trial.reason
 
 
 def test_a_kernel_that_a_machine_lacks_is_passed_over_with_its_own_words() -> None:

@@ -4,6 +4,7 @@ then, and every bit of every result must be that of the same step done piece by 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -49,8 +50,11 @@ def make(inner: EagerEngine) -> Callable[..., ProgrammedEngine]:
 class PieceByPiece(Steps):
     """What a turn did before there were steps: read, track, write."""
 
+    num_runs = 0
+
     @torch.inference_mode()
     def run(self, frames: FrameFeatures, batch: Batch) -> tuple[Tensor, ...]:
+        self.num_runs += 1
         size = next(size for size in self.engine.row_buckets if size >= len(batch.rows))
         row_frame = torch.zeros(size, dtype=torch.int64)
         row_frame[: len(batch.rows)] = torch.tensor(batch.frames)
@@ -91,8 +95,10 @@ def assert_same_story(one: list[dict[str, Masks]], other: list[dict[str, Masks]]
 
 def test_a_step_is_read_track_and_write_bit_for_bit(make: Callable[..., ProgrammedEngine], frames: Frames) -> None:
     one, other = Tracker(make()), Tracker(make())
-    other._steps = PieceByPiece(other.engine, other._bank)
+    other._steps = steps = PieceByPiece(other.engine, other._bank)
+    other._equipment = dataclasses.replace(other._equipment, steps=steps)
     assert_same_story(live(one, frames), live(other, frames))
+    assert steps.num_runs > 30
     assert torch.equal(one._bank.store.pointer_sc[one._bank.slots.num_pointers :],
                        other._bank.store.pointer_sc[other._bank.slots.num_pointers :])  # fmt: skip
 
