@@ -23,7 +23,7 @@ class Native:
 
     retries = True
     can_freeze = False
-    codec = ""
+    codec = decoder = ""
 
     def __init__(self) -> None:
         self.hangs = threading.Event()

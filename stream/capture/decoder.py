@@ -31,6 +31,8 @@ from stream.capture.picture import Arrival, Loss, Picture
 class PictureDecoder:
     """Written by the camera's thread."""
 
+    name = "ffmpeg"
+
     def __init__(self, stream: VideoStream, *, low_delay: bool) -> None:
         self._stream = stream
         self._codec = stream.codec_context

@@ -163,6 +163,10 @@ class CameraFeeder:
         return self._thread.codec
 
     @property
+    def decoder(self) -> str:
+        return self._thread.decoder
+
+    @property
     def clock_source(self) -> str:
         return self._thread.clock_source
 

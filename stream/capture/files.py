@@ -32,6 +32,7 @@ class VideoFile:
 
     retries = False
     can_freeze = False
+    decoder = PictureDecoder.name
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         address.only()

@@ -30,7 +30,7 @@ class ImageFolder:
 
     retries = False
     can_freeze = False
-    codec = ""
+    codec = decoder = ""
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         address.only("fps")

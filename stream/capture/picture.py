@@ -113,6 +113,11 @@ class Source(Protocol):
         """What the pictures are encoded in, such as "h264 (High)"; "" = not known, or nothing."""
         ...
 
+    @property
+    def decoder(self) -> str:
+        """Who decodes them: "ffmpeg" or "nvdec"; "" = not known, or nothing is encoded."""
+        ...
+
     def check(self) -> None:
         """Raise `SourceError` where it can be known beforehand that no picture will ever come."""
         ...

@@ -74,7 +74,7 @@ class PushSource:
 
     retries = True
     can_freeze = False
-    codec = ""
+    codec = decoder = ""
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         address.only("bind")

@@ -36,6 +36,8 @@ def open_source(config: CameraConfig, allowed: Collection[str] | None = None) ->
     address = parse_source(config.source)
     if allowed is not None and address.scheme not in allowed:
         raise SourceError(f"source '{address.shown}': expected one that begins with {_listed(allowed)}")
+    if config.decoder == "nvdec" and address.kind is not Kind.STREAM:
+        raise SourceError(f"source '{address.shown}': decoder nvdec is for network streams, expected auto or ffmpeg")
     return _KINDS[address.kind](address, config)
 
 

@@ -30,7 +30,8 @@ from av.video.stream import VideoStream
 from stream.capture.access import check_credential, protocol_options, resolve, url_with_login
 from stream.capture.address import Address
 from stream.capture.container import OPEN_LIMIT_S, Opened, codec_name, open_video
-from stream.capture.decoder import PictureDecoder, to_ns
+from stream.capture.decoder import to_ns
+from stream.capture.decoders import Decoder, open_decoder
 from stream.capture.ffmpeg_log import take_damage
 from stream.capture.gate import KEY_LIMIT_S, Gate
 from stream.capture.interrupt import interruptible, was_cut
@@ -58,7 +59,7 @@ DAMAGED_NS = round(KEY_LIMIT_S * 1e9)
 
 
 class NetworkStream:
-    """Written by the camera's thread: `codec`, `_was_warned`, and what `_patience` learnt."""
+    """Written by the camera's thread: `codec`, `_decoder`, `_was_warned`, and what `_patience` learnt."""
 
     retries = True
     can_freeze = True
@@ -71,6 +72,7 @@ class NetworkStream:
         self._is_rtsp = self._scheme.startswith("rtsp")
         self._patience = Patience(config.stall_s)
         self._was_warned = False
+        self._decoder: Decoder | None = None
         check_credential(config, address.shown)
         if self._scheme == "rtsps" and config.rtsp_transport == "udp":
             raise SourceError(f"source '{address.shown}': rtsps goes over TCP, expected rtsp_transport = 'tcp'")
@@ -90,7 +92,12 @@ class NetworkStream:
             self.codec = codec_name(opened.stream)
             is_hls = opened.container.format.name == "hls"
             self._patience.begin(max(self._config.stall_s, HLS_STALL_S) if is_hls else self._config.stall_s)
-            yield from _Reading(self._config, opened, watch, patience=self._patience, shown=shown).items()
+            self._decoder = decoder = open_decoder(self._config, opened.stream)
+            yield from _Reading(self._config, opened, watch, patience=self._patience, decoder=decoder).items()
+
+    @property
+    def decoder(self) -> str:
+        return "" if self._decoder is None else self._decoder.name
 
     def _options(self) -> dict[str, str]:
         options = protocol_options(self._config, self._scheme)
@@ -107,18 +114,20 @@ class NetworkStream:
 class _Reading:
     """One connection, from its first packet to its last. `_alive_ns`: when it last gave, or had to drop, a picture."""
 
-    def __init__(self, config: CameraConfig, opened: Opened, watch: Watch, *, patience: Patience, shown: str) -> None:
+    def __init__(
+        self, config: CameraConfig, opened: Opened, watch: Watch, *, patience: Patience, decoder: Decoder
+    ) -> None:
         stream, is_rtsp = opened.stream, config.source.lower().startswith("rtsp")
         is_file = opened.container.format.name == "hls" or opened.container.duration is not None
         self._opened = opened
         self._watch = watch
         self._patience = patience
-        self._shown = shown
-        self._decoder = PictureDecoder(stream, low_delay=True)
+        self._shown = config.source_shown
+        self._decoder = decoder
         self._alive_ns = self._good_ns = time.monotonic_ns()
         self._granted_ns = 0
         self._gate = Gate(self._alive_ns)
-        self._clock = SenderClock(shown) if config.clock == "sender" else None
+        self._clock = SenderClock(self._shown) if config.clock == "sender" else None
         self._pacer = Pacer(watch) if is_file and not is_rtsp and config.pace == "live" else None
         self._comes_late = is_rtsp and stream.codec_context.name in _PARSED
 

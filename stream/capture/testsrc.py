@@ -33,7 +33,7 @@ class TestSource:
     __test__ = False  # not for pytest
     retries = False
     can_freeze = False
-    codec = ""
+    codec = decoder = ""
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         name = address.target.strip("/")

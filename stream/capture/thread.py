@@ -39,8 +39,8 @@ class CaptureThread:
 
     `finished` is set when no picture will ever come again: the source ended, or `error` says why it cannot be used.
     Written by its own thread alone: `numbering`, `num_seen` (decoded pictures), `num_reconnects`, `last_seen_ns`
-    (monotonic), `clock_source` (of the last picture), `codec`, `error`. Lost pictures are counted by reason in the
-    ring's `num_dropped`; `max_fps` are those left out by that setting.
+    (monotonic), `clock_source` (of the last picture), `codec`, `decoder`, `error`. Lost pictures are counted by
+    reason in the ring's `num_dropped`; `max_fps` are those left out by that setting.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class CaptureThread:
         self.num_reconnects = 0
         self.last_seen_ns: int | None = None
         self.clock_source = ""
-        self.codec = ""
+        self.codec = self.decoder = ""
         self.error: Exception | None = None
         self._config = config
         self._ring = ring
@@ -143,7 +143,7 @@ class CaptureThread:
                 if isinstance(item, Loss):
                     self._ring.count_drop(item.reason, item.num)
                 else:
-                    self.codec = source.codec
+                    self.codec, self.decoder = source.codec, source.decoder
                     self._accept(item, max_gap_s)
                 if self.watch.is_set():
                     return

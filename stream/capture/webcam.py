@@ -34,6 +34,7 @@ class Webcam:
 
     retries = True
     can_freeze = True
+    decoder = PictureDecoder.name
 
     def __init__(self, address: Address, config: CameraConfig) -> None:
         address.only("width", "height", "fps", "format")
