@@ -72,8 +72,7 @@ def main() -> None:
         "weights": ("embedded" if options.model == "nano" else "trained") if seed is None else f"random, seed {seed}",
         "memory": options.fill,
         "frames": options.frames,
-        "gflop": {stage: round(value, 1) for stage, value in bench.operations.items()},
-        "matmul_gflop_per_s": {str(dtype).removeprefix("torch."): round(rate) for dtype, rate in bench.peaks.items()},
+        "gflop": {stage: round(value, 2) for stage, value in bench.operations.items()},
         **({"missing": bench.missing} if bench.missing else {}),
         **machine_facts(),
         "objects": {},
@@ -86,6 +85,9 @@ def main() -> None:
                 *(f"{key}={value}" for key, value in values.items()),
                 flush=True,
             )
+    report["matmul_gflop_per_s"] = {
+        str(dtype).removeprefix("torch."): round(peak) for dtype, peak in bench.peaks.items()
+    }
     if options.save is not None:
         options.save.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     print(json.dumps(report))

@@ -73,7 +73,7 @@ class Bench:
         self.default = resolve_dtype("auto", self.device)
         self.stages = Stages(self.device)
         self.network = self._network(PREDICTOR)
-        self.operations = operations(self.network, options.model)
+        self.operations = operations(options.model, image_size=options.image_size)
         self.maker = self._eager(torch.float32)
         self.engines: dict[str, Any] = {EAGER_FP32: self.maker}
         if EAGER in self.ways:
@@ -87,7 +87,7 @@ class Bench:
                 self._plan(name)
         self.network = self.network.to(self.device)
         self.optimized = self._network(FULLY_COMPILED).to(self.device) if VOS in self.ways else None
-        self.peaks = {dtype: matmul_peak(dtype, self.device) for dtype in map(self.dtype_of, self.ways)}
+        self.peaks = dict.fromkeys(map(self.dtype_of, self.ways), 0.0)
         for engine in self.engines.values():
             watch_ours(self.stages, engine)
         for network in filter(None, (self.network, self.optimized)):
@@ -141,6 +141,8 @@ class Bench:
                 record = records[way] if measured_from <= number < measured_to else Record()
                 self._timed(way, step, record)
             order.rotate(1)
+        for dtype, peak in self.peaks.items():  # the best of all times: others may be at work on this machine
+            self.peaks[dtype] = max(peak, matmul_peak(dtype, self.device))
         return {way: self._figures(way, num_objects, records) for way in ways}
 
     def _timed(self, way: str, step: Callable[[], Masks], record: Record) -> None:
