@@ -39,21 +39,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--image-size", type=int, metavar="PIXELS", default=None)
     parser.add_argument("--objects", type=int, nargs="+", default=[1, 2, 4, 8])
     parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument(
-        "--settle",
-        type=int,
-        default=1,
-        help="frames with full memory before the first that counts",
-    )
+    parser.add_argument("--settle", type=int, default=1, help="frames with full memory before the first that counts")
     parser.add_argument("--fill", choices=("tracked", "given"), default="tracked")
-    parser.add_argument(
-        "--ways",
-        nargs="+",
-        choices=WAYS,
-        metavar="WAY",
-        default=None,
-        help="of: " + ", ".join(WAYS),
-    )
+    parser.add_argument("--ways", nargs="+", choices=WAYS, metavar="WAY", default=None, help="of: " + ", ".join(WAYS))
     parser.add_argument("--random-weights", type=int, metavar="SEED", default=None)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--save", type=Path)
@@ -80,11 +68,7 @@ def main() -> None:
     for count in options.objects:
         report["objects"][str(count)] = figures = bench.run(count)
         for way, values in figures.items():
-            print(
-                f"{count} objects  {way:28}",
-                *(f"{key}={value}" for key, value in values.items()),
-                flush=True,
-            )
+            print(f"{count} objects  {way:28}", *(f"{key}={value}" for key, value in values.items()), flush=True)
     report["matmul_gflop_per_s"] = {
         str(dtype).removeprefix("torch."): round(peak) for dtype, peak in bench.peaks.items()
     }

@@ -23,18 +23,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from benchmarks.machine import matmul_peak, synchronize
-from benchmarks.official.given import (
-    NUM_FRAMES,
-    NUM_PICTURES,
-    found_objects,
-    picture_of,
-)
-from benchmarks.official.network import (
-    FULLY_COMPILED,
-    PREDICTOR,
-    official_network,
-    operations,
-)
+from benchmarks.official.given import NUM_FRAMES, NUM_PICTURES, found_objects, picture_of
+from benchmarks.official.network import FULLY_COMPILED, PREDICTOR, official_network, operations
 from benchmarks.official.plans import planned_engine
 from benchmarks.official.stages import Stages, watch_official, watch_ours
 from benchmarks.official.ways import Camera, Masks, Official, Ours, Picture, Scene, Way

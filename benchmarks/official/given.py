@@ -52,13 +52,7 @@ def _seen(engine: EagerEngine, features: FrameFeatures, mask_hw: NDArray[np.bool
 
 def snapshot(engine: EagerEngine, found: Found, max_cond: int) -> Snapshot:
     """For `Tracker.restore`: frame 0 is the prompt, the others are recent."""
-    bank = MemoryBank(
-        engine.spec,
-        device=engine.device,
-        dtype=engine.memory_dtype,
-        max_cond=max_cond,
-        capacity=1,
-    )
+    bank = MemoryBank(engine.spec, device=engine.device, dtype=engine.memory_dtype, max_cond=max_cond, capacity=1)
     row = bank.acquire()
     for frame in range(NUM_FRAMES):
         seen = found[picture_of(frame)]

@@ -22,13 +22,7 @@ FULLY_COMPILED = "sam2.sam2_video_predictor.SAM2VideoPredictorVOS"  # `vos_optim
 _SCORE_LIFT, _TIME_GAIN = 3.0, 20.0
 
 
-def official_network(
-    model: str,
-    *,
-    image_size: int | None,
-    random_seed: int | None,
-    target: str = PREDICTOR,
-) -> Any:
+def official_network(model: str, *, image_size: int | None, random_seed: int | None, target: str = PREDICTOR) -> Any:
     """The official predictor, which is also the `SAM2Base` that our engines are made of; on the CPU, in fp32.
 
     With random weights the object score is lifted, so that there are masks to compare, and the time embeddings weigh
