@@ -76,7 +76,9 @@ class Loader:
         if choice.backend in PLAN_BACKENDS and not self._hurry.is_set():
             self._open_workshop(dataclasses.replace(request, backend=choice.backend))
         options = TrackerOptions(max_cond_frames=config.max_cond_frames, refine_as_cond=config.refine_as_cond)
-        return Tracker(choice.engine, options)
+        tracker = Tracker(choice.engine, options)
+        tracker.steps.prepare()
+        return tracker
 
     def tend(self) -> None:
         """Take over a plan that was built and verified since, at most one: loading it takes a while. Between turns."""

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from engines.graphs import pointer_position
 from engines.spec import MemoryRead, ModelSpec, Segmentation
-from stream.slots import NO_TIME, SCRATCH_ROW, Indexes, Places, Reading, SlotTable
+from stream.slots import DRAIN_SLOT, NO_TIME, SCRATCH_ROW, Indexes, Places, Reading, SlotTable
 
 __all__ = ["NO_TIME", "SCRATCH_ROW", "MemoryBank", "Plan", "RowMemory", "Store"]
 
@@ -47,6 +47,11 @@ class Plan:
     reading: Reading
     position_bpc: NDArray[np.float32]  # sine encoding of the pointers' distances
     places: Places
+
+    def rehearsal(self) -> Plan:
+        """The same reading, but all that is found goes down the drain."""
+        drains = np.full_like(self.places.memory_b, DRAIN_SLOT)
+        return Plan(self.reading, self.position_bpc, Places(drains, drains))
 
 
 class Store(NamedTuple):
@@ -158,6 +163,13 @@ class MemoryBank:
         """Where `rows` (of equal lengths) read, and where their frame in hand goes; padded to `batch` rows."""
         reading = self.slots.reading(rows, batch)
         return Plan(reading, self._positions(reading.distance_bp), self.slots.recent_places(rows, batch))
+
+    def blank_plan(self, batch: int, num_cond: int) -> Plan:
+        """That of a batch of padding alone, as long as full banks with `num_cond` prompts."""
+        memories, pointers = num_cond + self.spec.num_recent_memories, num_cond + self.spec.num_recent_pointers
+        memory, pointer = (np.zeros((batch, count), np.int64) for count in (memories, pointers))
+        row = np.zeros(batch, np.int64)
+        return Plan(Reading(memory, memory, pointer, pointer), self._positions(pointer), Places(row, row)).rehearsal()
 
     def read(self, rows: Sequence[int], *, batch: int | None = None) -> MemoryRead:
         """What `rows` (of equal lengths) attend to; padded to `batch` rows with the scratch row."""

@@ -25,12 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.programmed import ProgrammedEngine
-from engines.spec import Engine, FrameFeatures, MemoryRead, Program
+from engines.spec import NUM_CONDS, Engine, FrameFeatures, MemoryRead, Program, ProgramKey, program_spec
 from engines.tape import Recorder, Tape, agree
 from stream.conveyor import Conveyor
 from stream.memory import MemoryBank, Plan, Store
 from stream.results import Content, ResultBuffer
-from stream.slots import DRAIN_SLOT, Places
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +94,19 @@ class Steps:
         return views
 
     @torch.inference_mode()
+    def prepare(self, sizes: Sequence[int] = (1, 2, 4)) -> None:
+        """Record the steps of these batch sizes now. Otherwise that happens at the first full bank of each, and that
+        turn takes some tenths of a second.
+        """
+        if self._recorder is None:
+            return
+        features = program_spec(self.engine.spec, ProgramKey("encode", 1), self.engine.dtype).outputs
+        self.hold(FrameFeatures(*(torch.zeros(x.shape, dtype=x.dtype, device=self.engine.device) for x in features)))
+        for num_cond in (cond for cond in NUM_CONDS if cond <= self.bank.max_cond):
+            for size in sizes:
+                self._recording(self.bank.blank_plan(size, num_cond), Batch((), (), ()))
+
+    @torch.inference_mode()
     def run(self, frames: FrameFeatures, batch: Batch) -> tuple[Tensor, ...]:
         """The conditioned features and the logits of each row, and padding rows; valid until the next step."""
         size = next(size for size in self.engine.row_buckets if size >= len(batch.rows))
@@ -146,16 +158,11 @@ class Steps:
         shape = (rows, memories, pointers)
         known = self._recordings.get(shape)
         if known is None or not known.ties.is_same(ties):
-            known = self._record(ties, self._columns(self._rehearsal(plan), batch))
+            known = self._record(ties, self._columns(plan.rehearsal(), batch))
             # only now, as recording has waited for the device: an old tape may have been at work until then
             kept = {key: one for key, one in self._recordings.items() if one.ties.is_same_place(ties)}
             self._recordings = {**kept, shape: known}
         return known
-
-    def _rehearsal(self, plan: Plan) -> Plan:
-        """The same reading, but all that is found goes down the drain."""
-        drains = np.full_like(plan.places.memory_b, DRAIN_SLOT)
-        return Plan(plan.reading, plan.position_bpc, Places(drains, drains))
 
     def _record(self, ties: _Ties, columns: list[NDArray[np.generic]]) -> _Recording:
         conveyor = Conveyor(columns, self.engine.device)

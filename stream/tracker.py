@@ -84,10 +84,10 @@ class Tracker:
         self._bank = MemoryBank(
             engine.spec, device=engine.device, dtype=engine.memory_dtype, max_cond=self.options.max_cond_frames
         )
-        self._steps = Steps(engine, self._bank)
+        self.steps = Steps(engine, self._bank)
         self._history = History()
         ways = Upload(engine.spec.image_size, engine.device), Readout(engine.device)
-        self._equipment = Equipment(engine, self._bank, self._steps, self._history, *ways)
+        self._equipment = Equipment(engine, self._bank, self.steps, self._history, *ways)
         self._objects: dict[tuple[str, int], TrackedObject] = {}
 
     @classmethod
@@ -116,7 +116,7 @@ class Tracker:
     @property
     def logits_nhw(self) -> Tensor:
         """Low-resolution logits of the last turn's objects, oldest first; the next turn writes over them."""
-        return self._steps.results.part(0, self.num_objects)[0]
+        return self.steps.results.part(0, self.num_objects)[0]
 
     def object_ids(self, camera: str = "") -> tuple[int, ...]:
         """Ids of a camera's objects, oldest first."""

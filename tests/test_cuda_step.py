@@ -95,7 +95,7 @@ def assert_same_story(one: list[dict[str, Masks]], other: list[dict[str, Masks]]
 
 def test_a_step_is_read_track_and_write_bit_for_bit(make: Callable[..., ProgrammedEngine], frames: Frames) -> None:
     one, other = Tracker(make()), Tracker(make())
-    other._steps = steps = PieceByPiece(other.engine, other._bank)
+    other.steps = steps = PieceByPiece(other.engine, other._bank)
     other._equipment = dataclasses.replace(other._equipment, steps=steps)
     assert_same_story(live(one, frames), live(other, frames))
     assert steps.num_runs > 30
@@ -110,7 +110,7 @@ def test_a_recorded_step_is_the_unrecorded_one_bit_for_bit(
     recorded, plain = Tracker(make(recorder)), Tracker(make())
     assert_same_story(live(recorded, frames), live(plain, frames))
     assert not caplog.records, "nothing was refused"
-    shapes = sorted(recorded._steps._recordings)
+    shapes = sorted(recorded.steps._recordings)
     assert [shape for shape in shapes if shape[0] == 4], "three and four objects share a recorded batch of four"
     assert {shape[1] for shape in shapes} == {7, 8}, "one and two prompts"
     assert sum(tape.num_plays for tape in recorder.tapes) > 20
@@ -164,13 +164,30 @@ def test_programs_of_the_inner_engine_are_recorded_until_there_are_others(
         tracker.add(1, points=[(30, 30, 1)])
     for number in range(FULL_AFTER + 6):
         if number == FULL_AFTER + 3:
-            assert [one.tape is not None for one in recorded._steps._recordings.values()] == [True]
+            assert [one.tape is not None for one in recorded.steps._recordings.values()] == [True]
             program = compiled.find(1, 7, 16)
             assert isinstance(program, RecordedProgram)
             before = len(recorder.tapes)
             engine.install(ProgramKey("track", 1, 1), program.plain)
         assert_same(*(tracker.step(frames[number], time_ns=number) for tracker in (recorded, plain)))
     assert len(recorder.tapes) == before + 1 and engine.installed == (ProgramKey("track", 1, 1),)
+
+
+def test_steps_are_recorded_ahead_of_the_first_full_bank(make: Callable[..., ProgrammedEngine], frames: Frames) -> None:
+    recorder = FakeRecorder()
+    recorded, plain = Tracker(make(recorder)), Tracker(make())
+    for tracker in (recorded, plain):
+        tracker.steps.prepare()
+    assert sorted(recorded.steps._recordings) == [
+        (size, 6 + cond, 15 + cond) for size in (1, 2, 4) for cond in (1, 2)
+    ] and not plain.steps._recordings  # fmt: skip
+    for tracker in (recorded, plain):
+        tracker.add(1, points=[(30, 30, 1)])
+    recorded.step(frames[0], time_ns=0), plain.step(frames[0], time_ns=0)
+    ahead = len(recorder.tapes)  # with the encoder's
+    for number in range(1, FULL_AFTER + 4):
+        assert_same(*(tracker.step(frames[number], time_ns=number) for tracker in (recorded, plain)))
+    assert len(recorder.tapes) == ahead
 
 
 def test_what_cannot_be_recorded_is_done_piece_by_piece(
@@ -228,7 +245,7 @@ def test_a_recorded_step_allocates_nothing(make: Callable[..., ProgrammedEngine]
     for tape in recorder.tapes:
         tape._calls.clear()
     rows = [item.row for item in tracker._objects.values()]
-    features = tracker._steps._frames
+    features = tracker.steps._frames
     assert features is not None
     features = FrameFeatures(*(x[:1].clone() for x in features))
     with _Allocations() as seen:
@@ -236,7 +253,7 @@ def test_a_recorded_step_allocates_nothing(make: Callable[..., ProgrammedEngine]
         assert seen.names, "an allocation is seen"
         seen.names.clear()
         for _ in range(100):
-            tracker._steps.run(tracker._steps.hold(features), Batch(rows, [0, 0, 0], [0, 1, 2]))
+            tracker.steps.run(tracker.steps.hold(features), Batch(rows, [0, 0, 0], [0, 1, 2]))
             tracker._bank.advance(rows)
     assert not seen.names
 
@@ -282,7 +299,7 @@ def test_a_recorder_is_given_to_nothing_that_is_already_being_recorded(
     tracker.add(1, points=[(30, 30, 1)])
     for number in range(FULL_AFTER + 2):
         tracker.step(frames[number], time_ns=number)
-    assert len(tracker._steps._recordings) == 1
+    assert len(tracker.steps._recordings) == 1
 
 
 def test_a_conveyor_brings_every_array_whole() -> None:

@@ -36,7 +36,7 @@ def note_step(record: Record, tracker: Tracker, frame: np.ndarray) -> None:
     """Process one frame and keep what the official record keeps."""
     masks = tracker.step(frame)
     ids = masks.object_ids
-    record.logits.append(dict(zip(ids, tracker._steps.results.part(0, len(ids))[0].numpy().copy(), strict=True)))
+    record.logits.append(dict(zip(ids, tracker.steps.results.part(0, len(ids))[0].numpy().copy(), strict=True)))
     record.scores.append(dict(zip(ids, masks.scores.tolist(), strict=True)))
     record.full.append(dict(zip(ids, masks.masks_nhw, strict=True)))
 
