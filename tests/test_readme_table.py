@@ -86,6 +86,15 @@ def test_a_slow_line_misses_its_goal(p99: float, verdict: str) -> None:
     assert f"goal < 1 ms p99 with 10: {verdict}" in table([found])
 
 
+def test_an_attention_kernel_that_was_refused_is_named_with_its_reason() -> None:
+    rows = [
+        {"implementation": "slices", "dtype": "bfloat16", "batch": 1, "median_ms": 170.0, "share_of_ceiling": 0.5},
+        {"implementation": "other", "dtype": "bfloat16", "batch": 1, "refused": "it is wrong by 3 %"},
+    ]
+    text = table([result(benchmark="attention", rows=rows, shape=[4096, 28736], ceiling_gflop_per_s={"bfloat16": 800})])
+    assert "slices bfloat16 170 ms; other bfloat16 refused: it is wrong by 3 %" in text
+
+
 def test_a_busy_machine_is_said_to_have_been_busy() -> None:
     assert "abc1234, busy (load 6)" in table([result(load=5.9)]) and "busy" not in table([result(load=1.9)])
 
