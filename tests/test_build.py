@@ -15,6 +15,7 @@ from tensorrt_emulator import World, install
 from torch import nn
 
 import engines.build.making as making
+import engines.build.route as route
 from engines.build import (
     EngineCache,
     EngineRequest,
@@ -30,7 +31,7 @@ from engines.build import (
 from engines.build.tidings import Tidings
 from engines.programmed import ProgrammedEngine
 from engines.spec import BackendMissing, ProgramKey, ProgramSpec
-from engines.tensorrt import Gpu, export_onnx
+from engines.tensorrt import BuildError, BuildOptions, Gpu, Library, build_plan, export_onnx
 
 CPU = torch.device("cpu")
 FP16, BF16 = torch.float16, torch.bfloat16
@@ -62,7 +63,7 @@ def world(monkeypatch: pytest.MonkeyPatch, exported: dict[tuple[str, str], bytes
         return exported[key]
 
     monkeypatch.setattr("engines.build.shelf.find_gpu", lambda device: GPU)
-    monkeypatch.setattr(making, "export_onnx", export)
+    monkeypatch.setattr(route, "export_onnx", export)
     found: World = install(monkeypatch, "tensorrt")
     return found
 
@@ -116,6 +117,46 @@ def test_what_is_there_is_not_built_again(world: World, cache: EngineCache, netw
     world.calls.clear()
     assert kinds(made(cache, network, ONE)) == ["ready", "done"]
     assert not any(call.startswith("Builder") for call in world.calls)
+
+
+@pytest.mark.parametrize("fault", [BuildError("no such converter"), BackendMissing("not installed"), None], ids=str)
+def test_torch_tensorrt_is_asked_first_and_onnx_where_it_cannot(
+    world: World, cache: EngineCache, network: SAM2Base, *, fault: Exception | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def export(library: Library, module: nn.Module, spec: ProgramSpec, *, options: BuildOptions) -> bytes:
+        asked.append(spec.name)
+        if fault is not None:
+            raise fault
+        return build_plan(library, route.export_onnx(module, spec, opset=23), options)
+
+    monkeypatch.setattr(route, "has_torch_tensorrt", lambda: True)
+    monkeypatch.setattr(route, "export_torch_tensorrt", export)
+    told = made(cache, network, ONE)
+    assert kinds(told) == ["ready", "done"]
+    assert asked == [ONE.name]
+    assert any("Torch-TensorRT cannot" in one.text for one in told) is (fault is not None)
+    assert any(one.text.startswith("export") for one in told) is (fault is not None)
+
+
+def test_attention_without_a_fused_kernel_is_spelled_out(
+    world: World, cache: EngineCache, network: SAM2Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no other complaint of the builder is answered so."""
+    opsets: list[int] = []
+
+    def build(library: Library, onnx: bytes, options: BuildOptions, **rest: Any) -> bytes:
+        opsets.append(int.from_bytes(onnx, "big"))
+        if opsets[-1] == 23:
+            raise BuildError("Attention operation was not supported by a dedicated kernel")
+        raise BuildError("out of memory")
+
+    monkeypatch.setattr(route, "export_onnx", lambda module, spec, opset: bytes([opset]))
+    monkeypatch.setattr(route, "build_plan", build)
+    told = made(cache, network, ONE)
+    assert opsets == [23, 20, 23, 20]  # both formats
+    assert "not built: out of memory" in told[-2].text
 
 
 def test_where_half_precision_fails_attention_becomes_a_bfloat16_island(

@@ -7,9 +7,9 @@ under names from a `recipe`.
 
 from engines.build.cache import MAX_BYTES, CacheError, EngineCache, Entry, Label, PlanUnusable
 from engines.build.gate import LIMITS, Gate, Limit
-from engines.build.opening import judge_plans, open_engine
+from engines.build.opening import open_engine, open_plans
 from engines.build.request import BACKENDS, PLAN_BACKENDS, EngineRequest, Precision
-from engines.build.shelf import Shelf, is_suspect
+from engines.build.shelf import Shelf, is_suspect, with_backend
 from engines.build.tidings import Order
 from engines.build.verdict import Verdict
 from engines.build.workshop import Progress, ReadyPlan, Workshop
@@ -35,6 +35,7 @@ __all__ = [
     "Verdict",
     "Workshop",
     "is_suspect",
-    "judge_plans",
     "open_engine",
+    "open_plans",
+    "with_backend",
 ]

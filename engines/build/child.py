@@ -17,10 +17,10 @@ import traceback
 from pathlib import Path
 
 from engines.build.cache import EngineCache
-from engines.build.making import Tell, make_plans
+from engines.build.making import make_plans
 from engines.build.request import EngineRequest
 from engines.build.shelf import Shelf
-from engines.build.tidings import Order, Tidings
+from engines.build.tidings import Order, Tell, Tidings
 
 _NICENESS = 10
 

@@ -7,7 +7,6 @@ from before the gate has let it through - except those for other machines, which
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from sam2.modeling.sam2_base import SAM2Base
@@ -16,24 +15,13 @@ from engines.build.cache import Label
 from engines.build.gate import Gate
 from engines.build.gpu_load import is_busy
 from engines.build.request import Precision
+from engines.build.route import Route
 from engines.build.shelf import Shelf, is_suspect
-from engines.build.tidings import Order, Tidings
+from engines.build.tidings import Order, Tell, Tidings
 from engines.build.verdict import Verdict
 from engines.graphs import spec_of
 from engines.spec import ProgramKey, program_spec
-from engines.tensorrt import (
-    FUSED_OPSET,
-    SPELT_OUT_OPSET,
-    BuildError,
-    EngineFault,
-    build_plan,
-    export_onnx,
-    load_program,
-    program_module,
-)
-
-Tell = Callable[[Tidings], None]
-_NO_KERNEL = "not supported by a dedicated kernel"  # TensorRT's words about attention that it cannot fuse
+from engines.tensorrt import BuildError, EngineFault, load_program
 
 
 class _Maker:
@@ -45,6 +33,7 @@ class _Maker:
         request = shelf.request
         self._shelf, self._network, self._tell, self._again = (shelf, network, tell, again)
         self._spec = spec_of(network, request.model)
+        self._route = Route(shelf, network, tell=tell)
         self._gate: Gate | None = None
         if shelf.gpu is not None:
             self._gate = Gate(network, self._spec, dtype=request.dtype, device=request.device)
@@ -71,7 +60,7 @@ class _Maker:
         """Put the plan in its place, or aside. None: nobody could run it here."""
         recipe, was_busy = (self._shelf.recipe(key, precision), self._is_timed and is_busy(self._shelf.request.device))
         try:
-            plan = self._build(key, precision)
+            plan = self._route.plan(key, precision)
         except BuildError as error:
             failure = Verdict(False, f"not built: {' '.join(str(error).split())}"[:2000])
             self._shelf.cache.store(Label(recipe, failure), b"", refused=True)
@@ -84,25 +73,6 @@ class _Maker:
             self._shelf.cache.path_of(recipe, refused=True).unlink(missing_ok=True)  # it was refused before
             self._tell(Tidings("ready", key, self._words(precision, verdict), path=str(path)))
         return verdict
-
-    def _build(self, key: ProgramKey, precision: Precision) -> bytes:
-        library, spec = (self._shelf.library, program_spec(self._spec, key, precision.dtype))
-        self._tell(Tidings("stage", key, f"export, {precision.name}"))
-        module = program_module(self._network, key, dtype=precision.dtype, attention_dtype=precision.attention_dtype)
-        opset = FUSED_OPSET if library.has_fused_attention else SPELT_OUT_OPSET
-        onnx = export_onnx(module, spec, opset=opset)
-        self._tell(Tidings("stage", key, f"build, {precision.name}", 0.3))
-
-        def progress(phase: str, share: float) -> None:
-            self._tell(Tidings("stage", key, f"build, {precision.name}: {phase}", 0.3 + 0.6 * share))
-
-        try:
-            return build_plan(library, onnx, self._shelf.options, progress=progress)
-        except BuildError as error:
-            if opset == SPELT_OUT_OPSET or _NO_KERNEL not in str(error):
-                raise
-        self._tell(Tidings("stage", key, f"build, {precision.name}: no fused attention for it, spelling it out", 0.3))
-        return build_plan(library, export_onnx(module, spec, opset=SPELT_OUT_OPSET), self._shelf.options)
 
     def _judge(self, key: ProgramKey, precision: Precision, plan: bytes) -> Verdict | None:
         if self._gate is None:

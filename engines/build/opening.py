@@ -43,6 +43,13 @@ def open_engine(request: EngineRequest, *, network: SAM2Base | None = None, cach
     return engine
 
 
+def open_plans(request: EngineRequest, *, cache: EngineCache | None = None) -> Iterator[tuple[ProgramKey, Verdict]]:
+    """Judge every cached plan of the request, as `open_engine` does; raises what it raises."""
+    shelf = Shelf(request, cache=cache or EngineCache())
+    model = request.network()
+    yield from judge_plans(tensorrt_engine(_inner(request, model), model, shelf.library), shelf, model)
+
+
 def install_entry(
     engine: ProgrammedEngine, shelf: Shelf, key: ProgramKey, *, found: tuple[Entry, Precision]
 ) -> PlanProgram:

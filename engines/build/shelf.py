@@ -127,6 +127,22 @@ class Shelf:
             raise BackendMissing(f"{self.library.name} does not build for {', '.join(unknown)}; expected {known}")
 
 
+def with_backend(request: EngineRequest, *, cache: EngineCache, targets: tuple[str, ...] = ()) -> EngineRequest:
+    """The request itself, or for the backend `auto` that of the first plan backend that works here. Raises
+    `BackendMissing` with what each of them lacks, `WeightsError`.
+    """
+    reasons = []
+    for name in PLAN_BACKENDS if request.backend == "auto" else (request.backend,):
+        named = replace(request, backend=name)
+        try:
+            Shelf(named, cache=cache, targets=targets)
+        except BackendMissing as error:
+            reasons.append(str(error))
+            continue
+        return named
+    raise BackendMissing("; ".join(reasons))
+
+
 def is_suspect(entry: Entry) -> bool:
     """Built by timing kernels while somebody else used the GPU."""
     verdict = entry.label.verdict

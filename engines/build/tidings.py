@@ -6,6 +6,7 @@ Owns: `Order`, `Tidings` and their lines. Values; any thread. Never: trusts a li
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -57,3 +58,6 @@ class Tidings:
             return cls(**content, key=None if key is None else ProgramKey(**key))
         except (TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"not a line of the builder: {line[:100]!r}") from error
+
+
+Tell = Callable[[Tidings], None]

@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli import commands, daemon, doctor, keys, reading, weights
+from stream.cli import commands, daemon, doctor, engines, keys, reading, weights
 from stream.cli.failure import CommandFailed
 from stream.config import ConfigError
 
@@ -33,6 +33,7 @@ app.add_typer(reading.commands)
 app.add_typer(commands.commands)
 app.add_typer(doctor.commands)
 app.add_typer(weights.commands, name="weights")
+app.add_typer(engines.commands, name="engines")
 app.add_typer(keys.commands, name="keys")
 app.add_typer(daemon.config_commands, name="config")
 
