@@ -46,7 +46,7 @@ def build_plan(
     if not parser.parse(onnx) or network.num_outputs == 0:  # what is no ONNX file at all may parse as an empty one
         raise BuildError(f"{library.name} cannot read the program: {_parser_words(parser)}")
     config = _configure(library, builder, options)
-    cache = _attach_timing_cache(config, options.timing_cache)
+    cache = _attach_timing_cache(library, config, options.timing_cache)
     monitor = None if progress is None else make_monitor(module, progress)  # must outlive the build
     if monitor is not None:
         config.progress_monitor = monitor
@@ -95,8 +95,9 @@ def _set_targets(library: Library, config: Any, targets: tuple[str, ...]) -> Non
             raise BuildError(f"{library.name} refuses {target}: {library.take_errors()}")
 
 
-def _attach_timing_cache(config: Any, path: Path | None) -> Any:
-    if path is None:
+def _attach_timing_cache(library: Library, config: Any, path: Path | None) -> Any:
+    """None where none is wanted, or the library times nothing when it builds (TensorRT-RTX, which needs no GPU)."""
+    if path is None or library.targets:
         return None
     assert path.is_absolute(), f"a timing cache is a file of its own, in a private folder, not {path}"
     cache = config.create_timing_cache(path.read_bytes() if path.exists() else b"")
