@@ -9,6 +9,7 @@ from engines.tensorrt.library import Gpu, Library, LibraryName, find_gpu, load_l
 from engines.tensorrt.onnx_export import FUSED_OPSET, SPELT_OUT_OPSET, export_onnx, program_module
 from engines.tensorrt.progress import Progress
 from engines.tensorrt.runtime import EngineFault, PlanProgram, load_program
+from engines.tensorrt.torch_export import export_torch_tensorrt, has_torch_tensorrt
 
 __all__ = [
     "FUSED_OPSET",
@@ -24,7 +25,9 @@ __all__ = [
     "build_plan",
     "empty_prompt",
     "export_onnx",
+    "export_torch_tensorrt",
     "find_gpu",
+    "has_torch_tensorrt",
     "install_plan",
     "load_library",
     "load_program",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from engines.programmed import ProgrammedEngine
 from engines.spec import Engine, ProgramKey, program_spec
+from engines.tape import CudaRecorder
 from engines.tensorrt.library import Library
 from engines.tensorrt.runtime import PlanProgram, load_program
 
@@ -20,10 +21,17 @@ def tensorrt_engine(
     inner: Engine, model: SAM2Base, library: Library, *, attention_dtype: torch.dtype | None = None
 ) -> ProgrammedEngine:
     """Still without plans: all runs on `inner`, which has the plans' dtype. `attention_dtype` is that of the products
-    inside the plans' memory attention, where it is another one.
+    inside the plans' memory attention, where it is another one. On CUDA every plan is recorded at its first call, by
+    the recorder of `inner` where it has one.
     """
-    sparse_1sc = empty_prompt(model).to(inner.device)
-    return ProgrammedEngine(inner, backend=library.name, sparse_1sc=sparse_1sc, attention_dtype=attention_dtype)
+    makes_recorder = inner.device.type == "cuda" and not isinstance(inner, ProgrammedEngine)
+    return ProgrammedEngine(
+        inner,
+        backend=library.name,
+        sparse_1sc=empty_prompt(model).to(inner.device),
+        attention_dtype=attention_dtype,
+        recorder=CudaRecorder(inner.device) if makes_recorder else None,
+    )
 
 
 def install_plan(

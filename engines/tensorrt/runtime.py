@@ -49,6 +49,7 @@ class PlanProgram:
         for name, output in zip(_output_names(loaded.engine, spec), self._outputs, strict=True):
             self._bind(name, output)
 
+    @torch.inference_mode()
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """The same output tensors at every call. An input that does not lie in one aligned piece is copied first, into
         a buffer that is made at the first such call.
