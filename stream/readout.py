@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stream.lane import CudaLane, Event, Lane
+from stream.raster import rasterise
 
 NUM_STATS = 9  # x0, y0, x1, y1, area, centroid x, centroid y, object score, predicted IoU
 MAX_AHEAD = 2  # turns that may compute at the same time: one, and the next behind it
@@ -118,11 +119,17 @@ class Readout:
         return lane.pinned(capacity)
 
 
-@torch.inference_mode()
 def read_out(parts: Sequence[Part], sizes: Sequence[Size]) -> list[MaskBlock]:
-    """The same on a CPU, at once."""
-    found = [_measure(part, size) for part, size in zip(parts, sizes, strict=True)]
-    return [MaskBlock(stats.numpy(), packed.numpy(), None) for stats, packed in found]
+    """The same on a CPU, at once, and only where the objects are."""
+    blocks = []
+    for (logits, scores, ious), (height, width) in zip(parts, sizes, strict=True):
+        stats_ns = np.empty((logits.shape[0], NUM_STATS), np.float32)
+        packed_nhb = np.zeros((logits.shape[0], height, -(-width // 8)), np.uint8)
+        for row, logits_hw in enumerate(logits.numpy()):
+            stats_ns[row, :7] = rasterise(logits_hw, (height, width), packed_nhb[row])
+        stats_ns[:, 7], stats_ns[:, 8] = scores.numpy(), ious.numpy()
+        blocks.append(MaskBlock(stats_ns, packed_nhb, None))
+    return blocks
 
 
 def _measure(part: tuple[Tensor, Tensor, Tensor], size: tuple[int, int]) -> tuple[Tensor, Tensor]:
@@ -149,14 +156,7 @@ def _extent(counts_nk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _pack(masks_nhw: Tensor) -> Tensor:
-    """Eight pixels a byte, most significant bit first."""
-    if masks_nhw.device.type == "cpu":
-        return torch.from_numpy(np.packbits(masks_nhw.numpy(), axis=2))
-    return _pack_on_device(masks_nhw)
-
-
-def _pack_on_device(masks_nhw: Tensor) -> Tensor:
-    """`np.packbits` without leaving the device."""
+    """Eight pixels a byte, most significant bit first: `np.packbits` without leaving the device."""
     padded = F.pad(masks_nhw.to(torch.uint8), (0, -masks_nhw.shape[2] % 8))
     weights = torch.tensor(_BIT_WEIGHTS, dtype=torch.uint8, device=masks_nhw.device)
     grouped = padded.view(*padded.shape[:2], -1, 8)

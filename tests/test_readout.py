@@ -11,7 +11,7 @@ import torch
 from sam2.sam2_video_predictor import SAM2VideoPredictor
 from torch import Tensor
 
-from stream.readout import MaskBlock, _pack_on_device, read_out
+from stream.readout import MaskBlock, _measure, _pack, read_out
 from stream.verdict import PendingMasks, Visibility
 
 SIZES = [(1, 1), (1, 9), (3, 8), (7, 13), (16, 16), (33, 70), (54, 97), (120, 161)]
@@ -56,7 +56,19 @@ def test_bits_and_figures_are_those_of_numpy(size: tuple[int, int]) -> None:
 @pytest.mark.parametrize("size", SIZES)
 def test_packing_on_a_device_is_packbits(size: tuple[int, int]) -> None:
     masks = random_masks(*size)
-    np.testing.assert_array_equal(_pack_on_device(torch.from_numpy(masks)).numpy(), np.packbits(masks, axis=2))
+    np.testing.assert_array_equal(_pack(torch.from_numpy(masks)).numpy(), np.packbits(masks, axis=2))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (30, 41), (47, 200), (48, 48), (333, 500)])
+@pytest.mark.parametrize("shift", [0.0, -2.5, -9.0])
+def test_a_device_and_a_cpu_find_the_same_bits_and_figures(size: tuple[int, int], shift: float) -> None:
+    """Dense, sparse and empty masks; the CPU looks only where the object is."""
+    logits = torch.randn(3, 48, 48, generator=torch.Generator().manual_seed(size[1])) + shift
+    scores, ious = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.1, 0.5, 0.9])
+    (found,) = read_out([(logits, scores, ious)], [size])
+    stats, packed = _measure((logits, scores, ious), size)
+    np.testing.assert_array_equal(found.packed_nhb, packed.numpy())
+    np.testing.assert_allclose(found.stats_ns, stats.numpy(), rtol=1e-5, atol=1e-3)
 
 
 def test_a_large_picture_has_an_exact_area_and_a_centroid_within_a_hundredth_of_a_pixel() -> None:

@@ -84,6 +84,7 @@ class Upload:
             if device.type == "cuda":
                 self._resize = fused_resize(size, device) or resize_in_steps
 
+    @torch.inference_mode()
     def prepare(self, images_hwc: Sequence[Image], *, count: int) -> Tensor:
         """BGR uint8 pictures of any sizes to normalised RGB float32 (count, 3, size, size) on the device.
 
