@@ -7,7 +7,7 @@ type.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -66,13 +66,11 @@ def run_network(module: Any, network: Any, inputs: Mapping[str, Tensor]) -> dict
         wanted = network.get_input(index)
         values[wanted.name] = inputs[wanted.name]
         check_result(wanted, values[wanted.name], "an input")
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
+    for layer in in_order(network, values.keys()):
         kind = layer.type.name
         title = "I" + "".join(part.capitalize() for part in kind.split("_")) + "Layer"
         layer.__class__ = getattr(module, CLASSES.get(kind, title))
-        given = [layer.get_input(place) for place in range(layer.num_inputs)]
-        found = RULES[kind](layer, *(None if tensor is None else values[tensor.name] for tensor in given))
+        found = RULES[kind](layer, *(None if name is None else values[name] for name in given_to(layer)))
         for place, value in enumerate(found if isinstance(found, tuple) else (found,)):
             tensor = layer.get_output(place)
             assert tensor.name not in values, f"two tensors are called {tensor.name}"
@@ -81,6 +79,27 @@ def run_network(module: Any, network: Any, inputs: Mapping[str, Tensor]) -> dict
             values[tensor.name] = value
     names = [network.get_output(index).name for index in range(network.num_outputs)]
     return {name: values[name] for name in names}
+
+
+def given_to(layer: Any) -> list[str | None]:
+    """The names of a layer's inputs."""
+    tensors = [layer.get_input(place) for place in range(layer.num_inputs)]
+    return [None if tensor is None else tensor.name for tensor in tensors]
+
+
+def in_order(network: Any, known: Iterable[str]) -> Iterator[Any]:
+    """The layers, each after those whose outputs it takes; a converter may add a constant after what takes it."""
+    ready, waiting = {None, *known}, [network.get_layer(index) for index in range(network.num_layers)]
+    while waiting:
+        later = []
+        for layer in waiting:
+            if not ready.issuperset(given_to(layer)):
+                later.append(layer)
+                continue
+            ready.update(layer.get_output(place).name for place in range(layer.num_outputs))
+            yield layer
+        assert len(later) < len(waiting), "layers wait for each other"
+        waiting = later
 
 
 def check_result(tensor: Any, value: Tensor, where: str) -> None:
@@ -136,6 +155,8 @@ def shuffle(layer: Any, x: Tensor, dims: Tensor | None = None) -> Tensor:
 
 def cut(layer: Any, x: Tensor, *given: Tensor | None) -> Tensor:
     """A slice; what lies outside is filled, in the mode that fills."""
+    filling = given[3].reshape(()) if len(given) > 3 and given[3] is not None else torch.zeros((), dtype=x.dtype)
+    assert filling.dtype is x.dtype, f"{layer.name} is {x.dtype}, filled with {filling.dtype}"
     begin, size, step = (
         integers(value) if value is not None else integers(fixed)
         for value, fixed in zip((*given, None, None, None)[:3], (layer.start, layer.shape, layer.stride), strict=True)
@@ -146,7 +167,7 @@ def cut(layer: Any, x: Tensor, *given: Tensor | None) -> Tensor:
         assert layer.mode.name == "FILL" or bool(inside.all()), f"{layer.name} reads outside"
         x = x.index_select(axis, places.clamp(0, x.shape[axis] - 1))
         shape = [-1 if other == axis else 1 for other in range(x.dim())]
-        x = x if bool(inside.all()) else torch.where(inside.reshape(shape), x, torch.zeros((), dtype=x.dtype))
+        x = x if bool(inside.all()) else torch.where(inside.reshape(shape), x, filling)
     return x
 
 
