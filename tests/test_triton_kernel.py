@@ -76,7 +76,8 @@ def test_every_card_has_tiles_that_compile_and_fit(architecture: int, kind: str)
     from engines.compiled.cuda_triton import TILES
 
     sizes = {}
-    for tile_n, tile_k, num_warps, num_stages in TILES:
+    every = architecture == 90 and kind == "fp16"  # the others: what fits the smallest of them
+    for tile_n, tile_k, num_warps, num_stages in TILES if every else TILES[-3:]:
         compiled = compile_for(architecture, kind, (tile_n, tile_k, num_warps, num_stages))
         instruction = "wgmma.mma_async" if architecture == 90 else "mma.sync"
         assert instruction in compiled.asm["ptx"], "on the tensor cores"
