@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 BUDGET_S = 6.0  # of pictures after the first two, for the reference and for each candidate
 CHOICE_BUDGET_S = 20.0  # after which no further candidate is tried, once one is right
 NUM_WARM_UP = 2  # pictures; not timed
-NUM_RACED = 8  # pictures after which a candidate is left that is not ahead
+NUM_RACED = 8  # pictures after which a candidate is left that is not clearly ahead
 FASTER = 0.95
 
 
@@ -191,7 +191,7 @@ def _while_worth_it(num_frames: int, best: _Tried | None, is_hurried: Callable[[
             return False
         if best is None or num < NUM_RACED:
             return True
-        return sum(seconds[NUM_WARM_UP:]) < float(best.seconds_t[NUM_WARM_UP:num].sum())
+        return sum(seconds[NUM_WARM_UP:]) < FASTER * float(best.seconds_t[NUM_WARM_UP:num].sum())
 
     return go_on
 
