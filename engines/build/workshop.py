@@ -26,7 +26,7 @@ from engines.programmed import ProgrammedEngine
 from engines.spec import ProgramKey
 from engines.tensorrt import EngineFault
 
-_COMMAND = (sys.executable, "-m", "engines.build.child")
+COMMAND = (sys.executable, "-m", "engines.build.child")
 _STOP_S = 5.0
 # seconds a program, before the first one tells: full TensorRT was never timed here, RTX was (2 cores)
 _FIRST_GUESS_S = {"tensorrt": 180.0, "tensorrt-rtx": 20.0}
@@ -65,10 +65,10 @@ class Workshop:
         *,
         order: Order | None = None,
         cache: EngineCache | None = None,
-        command: Sequence[str] = _COMMAND,
+        command: Sequence[str] | None = None,
     ) -> None:
         self._request, self._order = request, order or Order()
-        self._cache, self._command = cache or EngineCache(), tuple(command)
+        self._cache, self._command = cache or EngineCache(), tuple(command or COMMAND)
         self._shelf: Shelf | None = None
         self._child: subprocess.Popen[bytes] | None = None
         self._rest = b""
