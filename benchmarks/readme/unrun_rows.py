@@ -33,23 +33,26 @@ UNRUN = (
     Unrun(
         "against_official",
         "GPU: `compiled`, steps as CUDA graphs",
-        "on the CPU with a stand-in for the graph, bit for bit; verified at each start on the card",
+        "on the CPU with a stand-in for the graph, bit for bit (`tests/test_cuda_step.py`); each recording is compared "
+        "with the plain step before it is used",
         "no allocation after warm-up, < 0.3 ms beyond the GPU's work",
     ),
     Unrun(
         "attention",
         "GPU: the attention kernels (cuDNN, Flash, Triton)",
-        "chosen by measurement on the card at load, refused where they disagree with plain attention",
+        "measured and compared with plain attention at load; the Triton kernel in Triton's interpreter, and compiled "
+        "for SM80, SM89, SM90 and SM120 (`tests/test_triton_kernel.py`)",
     ),
     Unrun(
         "tensorrt",
         "GPU: `tensorrt`, plans built and run",
-        f"{_EMULATOR}; converted networks executed numerically on the CPU",
+        f"{_EMULATOR}; the ONNX files in onnxruntime, the converted networks with torch (`tests/rtx`)",
     ),
     Unrun(
         "tensorrt-rtx",
         "GPU: `tensorrt-rtx`, plans run",
-        f"all programs of tiny built by NVIDIA's own builder for SM80, SM89 and SM120; run by {_EMULATOR}",
+        "all programs of tiny built by NVIDIA's own builder for SM80, SM89 and SM120 (`tests/test_rtx_build.py`); "
+        f"loaded and run by {_EMULATOR}",
     ),
     Unrun(
         "cameras",
@@ -60,7 +63,7 @@ UNRUN = (
     Unrun(
         "pipeline",
         "GPU: pinned uploads, copy stream, NVDEC",
-        "the CPU path, and stand-ins for streams and events in tests",
+        "stand-ins for streams, events and the decoder (`tests/test_upload.py`, `tests/test_capture_nvdec.py`)",
     ),
 )
 
