@@ -4,8 +4,8 @@ Owns: the order of trying, the limits of time, and the words about what was pass
 before the first frame. Never: takes an engine that was not compared with the reference, or says less than all it did.
 
 Candidates come in the order in which they are expected to be fast. Each tracks the clip of `stream.verify`; one that is
-slower than the best so far is left as soon as that is clear, and one has to be faster by a twentieth to replace it. On
-a slow machine fewer pictures are tracked, and how many is said.
+not faster by a twentieth than the best so far is left after a few pictures. On a slow machine fewer pictures are
+tracked, and how many is said.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.programmed import ProgrammedEngine
 from engines.spec import BackendMissing, Engine
 from stream.device import is_device_lost
 from stream.evidence import Evidence, EvidenceError, file_of, read_evidence, write_evidence
@@ -124,6 +125,13 @@ class Referee:
             log.warning("the reference's results are not kept for the next start: %s: %s", self._file, error.strerror)
 
 
+def in_use(engine: Engine) -> Engine:
+    """Of an engine of programs that has none yet, the one that does its work."""
+    while isinstance(engine, ProgrammedEngine) and not engine.installed:
+        engine = engine.inner
+    return engine
+
+
 def within(budget_s: float) -> GoOn:
     """As long as the next picture may be expected within the budget."""
 
@@ -177,7 +185,9 @@ def _try(candidate: Candidate, referee: Referee, best: _Tried | None) -> _Tried:
     agreement = compare(found, wanted)
     if breaches := agreement.breaches(engine.dtype):
         raise _Refused(f"refused: {', '.join(breaches)} on {agreement.num_frames} frames")
-    text = f"{_pace(found.seconds_t)}, against fp32 {agreement}"
+    doing = in_use(engine).backend
+    waiting = "" if doing == candidate.backend else f"without a plan so far, so it is {doing} that runs, "
+    text = f"{waiting}{_pace(found.seconds_t)}, against fp32 {agreement}"
     return _Tried(candidate.backend, engine, found.seconds_t, text)
 
 

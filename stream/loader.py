@@ -18,11 +18,11 @@ from pathlib import Path
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from engines.build import PLAN_BACKENDS, EngineRequest, ReadyPlan, Workshop, open_engine
+from engines.build import PLAN_BACKENDS, CacheError, EngineRequest, ReadyPlan, Workshop, open_engine
 from engines.programmed import ProgrammedEngine
 from engines.spec import BackendMissing, Engine
 from engines.weights import build_model, cache_folder, checkpoint_name
-from stream.choose import Candidate, Choice, Referee, choose
+from stream.choose import Candidate, Choice, Referee, choose, in_use
 from stream.config import Config
 from stream.device import OptionError, limit_cpu_threads, resolve_device, resolve_dtype
 from stream.tracker import Tracker, TrackerOptions
@@ -67,6 +67,8 @@ class Loader:
         network = build_model(config.model, config.checkpoint)
         limit_cpu_threads(device, network.image_size)
         choice = self._choose(request, network)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # the reference's, and of those that were passed over
         self._engine = choice.engine
         self.model = Model(_device_name(device), choice=choice.text, problem=_problem(config.backend, choice))
         self._tell()
@@ -125,10 +127,15 @@ class Loader:
 
     def _open_workshop(self, request: EngineRequest) -> None:
         workshop = Workshop(request)
-        if workshop.missing:
-            log.info("%s: %d plans are built while the daemon runs", request.backend, len(workshop.missing))
+        if not workshop.missing:
+            return
+        try:
             workshop.start()
-            self._workshop = workshop
+        except CacheError as error:
+            log.error("%s: no plans are built: %s", request.backend, error)
+            return
+        log.info("%s: %d plans are built while the daemon runs", request.backend, len(workshop.missing))
+        self._workshop = workshop
 
     def _install(self, workshop: Workshop, engine: Engine, ready: ReadyPlan) -> None:
         assert isinstance(engine, ProgrammedEngine), "only an engine of programs has plans built for it"
@@ -137,11 +144,9 @@ class Loader:
             self._tell()
 
     def _tell(self) -> None:
-        """What is in use now: of an engine of programs that has none yet, the one that does its work."""
-        engine = self._engine
-        while isinstance(engine, ProgrammedEngine) and not engine.installed:
-            engine = engine.inner
-        assert engine is not None, "there is an engine once it was chosen"
+        """What is in use now."""
+        assert self._engine is not None, "there is an engine once it was chosen"
+        engine = in_use(self._engine)
         self.model = dataclasses.replace(self.model, backend=engine.backend, dtype=dtype_text(engine))
 
 

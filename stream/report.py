@@ -80,7 +80,7 @@ class Reporter:
             name=name, source=feed.config.source_shown, condition=state.condition, reason=state.reason,
             since_s=max(0.0, (time.time_ns() - state.utc_ns) / 1e9), epoch=feeder.epoch,
             seq=feeder.seq, width=width, height=height,
-            codec=feeder.codec, decoder=getattr(feeder, "decoder", ""), clock_source=feeder.clock_source,
+            codec=feeder.codec, decoder=feeder.decoder, clock_source=feeder.clock_source,
             fps_in=feeder.fps_in, fps_out=meter.rate(now_ns),
             last_frame_age_s=None if feeder.last_seen_ns is None else max(0, now_ns - feeder.last_seen_ns) / 1e9,
             num_decoded=feeder.num_seen, num_published=meter.count, num_reconnects=feeder.num_reconnects,

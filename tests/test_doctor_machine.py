@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from stream.config import Config
+from stream.config import CameraConfig, Config
 from stream.doctor import Verdict, clock, machine
 from stream.doctor.machine import is_too_old
 
@@ -88,3 +88,16 @@ def test_a_driver_that_is_too_old_is_told_as_the_reason(monkeypatch: pytest.Monk
     monkeypatch.setattr(torch.version, "cuda", "13.0")
     found = {finding.subject: finding for finding in machine.gpu(Config(cameras=()))}
     assert found["gpu"].verdict is Verdict.BROKEN and "the driver is too old" in found["gpu"].text
+
+
+def test_a_camera_that_wants_the_gpus_decoder_is_told_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.gpu_decoder, "PyNvVideoCodec", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    auto, wanting = CameraConfig("a", "rtsp://h/a"), CameraConfig("b", "rtsp://h/b", decoder="nvdec")
+    assert list(machine.nvdec(Config(cameras=(auto,)))) == [], "there is no GPU to decode on"
+    [found] = machine.nvdec(Config(cameras=(auto, wanting)))
+    assert found.verdict is Verdict.BROKEN and found.text.startswith("camera b: ")
+    assert found.fixes[0] == ".venv/bin/pip install PyNvVideoCodec"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    [missed] = machine.nvdec(Config(cameras=(auto,)))
+    assert missed.verdict is Verdict.NOTE and missed.fixes == (".venv/bin/pip install PyNvVideoCodec",)

@@ -195,6 +195,18 @@ def test_a_plan_that_was_built_while_the_daemon_runs_is_taken_over_between_two_t
     assert again.model.choice.startswith("tensorrt, ") and again.model.problem == ""
 
 
+def test_a_cache_that_cannot_be_written_costs_the_plans_and_not_the_daemon(
+    tensorrt: None, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "cache").touch()
+    daemon = Loader(dataclasses.replace(CONFIG, backend="tensorrt"))
+    with caplog.at_level(logging.INFO):
+        daemon.load()
+    assert daemon.model.backend == "eager" and "tensorrt: no plans are built: " in caplog.text
+    assert "tensorrt, without a plan so far, so it is eager that runs, " in daemon.model.choice
+    daemon.tend()
+
+
 @pytest.mark.timeout(120)
 def test_the_end_of_the_daemon_is_the_end_of_what_builds_for_it(tensorrt: None) -> None:
     daemon = Loader(dataclasses.replace(CONFIG, backend="tensorrt"))

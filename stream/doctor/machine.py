@@ -6,6 +6,7 @@ Owns: nothing. Runs in whichever thread calls it. Never: changes the machine; on
 from __future__ import annotations
 
 import ctypes
+import importlib.metadata
 import os
 import platform
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import torch
 
+from stream.capture import nvdec as gpu_decoder
 from stream.capture.probe import decoders, library
 from stream.config import Config
 from stream.doctor.clock import clock
@@ -25,6 +27,7 @@ DEVICES = Path("/proc/devices")
 SHARED_MEMORY = Path("/dev/shm")
 MIN_SHARED_BYTES = 64 << 20
 NEEDED_CODECS = ("h264", "hevc", "mjpeg")
+INSTALL_NVDEC = ".venv/bin/pip install PyNvVideoCodec"
 REINSTALL = "make clean && env -u PIP_EXTRA_INDEX_URL make install  # brings a torch for CUDA"
 
 
@@ -33,6 +36,7 @@ def machine(config: Config) -> Iterator[Finding]:
     yield ok("python", f"{platform.python_version()} on {platform.machine()}, {os.cpu_count()} processors")
     yield from gpu(config)
     yield _decoders()
+    yield from nvdec(config)
     yield clock()
     yield shared_memory(SHARED_MEMORY)
 
@@ -114,6 +118,19 @@ def _decoders() -> Finding:
     if missing:
         return broken("decoder", f"{text}; not {', '.join(missing)}", ".venv/bin/pip install --force-reinstall av")
     return ok("decoder", f"{text}, on the CPU")
+
+
+def nvdec(config: Config) -> Iterator[Finding]:
+    """The GPU's decoder, where there is a GPU, or a camera wants it by name."""
+    wanting = [camera.name for camera in config.cameras if camera.decoder == "nvdec"]
+    if getattr(gpu_decoder, "PyNvVideoCodec", None) is not None:
+        version = importlib.metadata.version("PyNvVideoCodec")
+        yield ok("nvdec", f"PyNvVideoCodec {version}: network streams are decoded on the GPU where that gives the same")
+    elif wanting:
+        text = f"camera {', '.join(wanting)}: decoder is 'nvdec', and PyNvVideoCodec is missing or finds no driver"
+        yield broken("nvdec", text, INSTALL_NVDEC, 'decoder = "auto"  # below [[camera]] in the configuration')
+    elif torch.cuda.is_available():
+        yield note("nvdec", "PyNvVideoCodec is missing: the CPU decodes all cameras", INSTALL_NVDEC)
 
 
 def shared_memory(folder: Path) -> Finding:
