@@ -30,6 +30,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.machine import machine_facts, matmul_peak, synchronize
 from engines.compiled.cpu_attention import Chunked
+from engines.compiled.cpu_attention32 import Sliced32
+from engines.compiled.cpu_linear import can_fuse
 from engines.compiled.cuda_kernels import Fused, candidates, inputs_of, try_kernels
 from engines.graphs import Kernel, Sdpa
 from engines.spec import ModelSpec
@@ -46,7 +48,7 @@ NAMES = {
 
 
 def name_of(kernel: Kernel) -> str:
-    if isinstance(kernel, Chunked):
+    if isinstance(kernel, Chunked | Sliced32):
         name = "slices (ours)"
     elif isinstance(kernel, Fused):
         name = NAMES[kernel.backend]
@@ -61,7 +63,8 @@ def name_of(kernel: Kernel) -> str:
 def kernels_for(device: torch.device, dtype: torch.dtype) -> list[Kernel]:
     """Without an implementation that would stand there twice."""
     if device.type == "cpu":
-        return [Sdpa(), Chunked(dtype)]
+        has_own = dtype is torch.float32 and can_fuse(dtype)
+        return [Sdpa(), Sliced32() if has_own else Chunked(dtype)]
     return [*candidates(device, dtype), Fused(SDPBackend.MATH)]
 
 

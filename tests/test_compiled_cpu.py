@@ -10,6 +10,8 @@ from torch import Tensor
 
 from engines.compiled import compiled_engine
 from engines.compiled.cpu_attention import Chunked
+from engines.compiled.cpu_attention32 import Sliced32
+from engines.compiled.cpu_linear import can_fuse
 from engines.eager import EagerEngine
 from engines.spec import Engine, FrameFeatures, MemoryRead, PointPrompt
 
@@ -104,6 +106,20 @@ def test_slices_of_any_size_are_one_softmax(shape: tuple[int, ...], num_scores: 
     found = kernel(query, key, value)
     assert found.shape == wanted.shape
     assert_close(wanted, found, {torch.float32: 1e-6, torch.bfloat16: 0.02}[dtype])
+
+
+@pytest.mark.skipif(not can_fuse(torch.float32), reason="this build of torch has no oneDNN")
+@pytest.mark.parametrize("shape", [*SHAPES, (1, 2, 300, 300, 16, 16), (2, 1, 700, 120, 16, 4)], ids=str)
+@pytest.mark.parametrize("num_scores", [400, 2**12, 2**20])
+def test_float32_slices_of_any_size_are_one_softmax(
+    shape: tuple[int, ...], num_scores: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, heads, num, num_keys, width, narrow = shape
+    monkeypatch.setattr("engines.compiled.cpu_attention32.NUM_SCORES", num_scores)
+    monkeypatch.setattr("engines.compiled.cpu_attention32.SMALL", 0)
+    query, key, value = (torch.randn(batch, x, heads, width).transpose(1, 2) for x in (num, num_keys, num_keys))
+    wanted = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
+    assert_close(wanted[..., :narrow], Sliced32()(query, key, value[..., :narrow]), 1e-6)
 
 
 def test_keys_that_nothing_looks_at_change_nothing_and_a_padded_zero_does() -> None:

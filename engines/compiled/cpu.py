@@ -11,6 +11,7 @@ from torch import Tensor
 
 from engines.compiled.cpu_attend import CpuAttend
 from engines.compiled.cpu_attention import Chunked
+from engines.compiled.cpu_attention32 import Sliced32
 from engines.compiled.cpu_encode import suit_encoder
 from engines.compiled.cpu_linear import can_fuse, fuse
 from engines.eager import EagerEngine
@@ -42,8 +43,10 @@ def cpu_engine(model: SAM2Base, *, name: str, device: torch.device, dtype: torch
 
 
 def _kernels(dtype: torch.dtype) -> Kernels:
-    """In float32 only memory attention gains, by its narrow values; float16 has no fast products on most CPUs."""
+    """float16 has no fast products on most CPUs."""
     if dtype is torch.float16:
         return SDPA
+    if dtype is torch.float32 and can_fuse(dtype):
+        return Kernels(Sliced32(), Sliced32())
     chunked = Chunked(dtype)
     return Kernels(chunked if dtype is torch.bfloat16 else SDPA.image, chunked)

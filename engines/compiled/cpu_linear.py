@@ -22,6 +22,7 @@ class FusedLinear(nn.Module):
     def __init__(self, linear: nn.Linear, activation: nn.Module | None = None) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
+        assert self.weight.is_contiguous(), "weights with gaps between their rows fall into oneDNN's reference code"
         self.activation = _ACTIVATIONS[type(activation or nn.Identity())]
         assert getattr(activation, "approximate", "none") == "none", "SAM 2 uses the exact GELU"
 
