@@ -10,6 +10,7 @@ RTX_VENV := .venv-rtx
 RTX_BIN := $(RTX_VENV)/bin
 RTX_STAMP := $(RTX_VENV)/.installed
 TENSORRT_10 := 10.15.1.29
+RTX_TESTS := tests/test_triton_kernel.py tests/test_upload.py tests/rtx
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 RTX_PYTEST_FLAGS ?=
@@ -30,13 +31,13 @@ test-all: lint types
 	$(BIN)/python -m pytest --timeout 1800 $(PYTEST_FLAGS)
 	$(MAKE) test-rtx-all
 
-# Torch-TensorRT's converters and NVIDIA's builder; there are packages of them for Linux on x86_64 only.
+# Torch-TensorRT's converters, NVIDIA's builder, Triton's compiler; there are packages of them for Linux on x86_64 only.
 ifeq ($(shell uname -sm),Linux x86_64)
 test-rtx: $(RTX_STAMP)
-	$(RTX_BIN)/python -m pytest -m "not slow" tests/rtx $(RTX_PYTEST_FLAGS)
+	$(RTX_BIN)/python -m pytest -m "not slow" $(RTX_TESTS) $(RTX_PYTEST_FLAGS)
 
 test-rtx-all: $(RTX_STAMP)
-	$(RTX_BIN)/python -m pytest --timeout 1800 tests/rtx $(RTX_PYTEST_FLAGS)
+	$(RTX_BIN)/python -m pytest --timeout 1800 $(RTX_TESTS) $(RTX_PYTEST_FLAGS)
 else
 test-rtx test-rtx-all:
 	@echo "tests/rtx not run: torch-tensorrt-rtx is for Linux x86_64 only, this is $(shell uname -sm)"
