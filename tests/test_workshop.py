@@ -16,7 +16,8 @@ from emulated_builder import GPU
 from pocket import pocket_network
 from tensorrt_emulator import install
 
-from engines.build import EngineCache, EngineRequest, Order, ReadyPlan, Workshop, open_engine
+from engines.build import EngineCache, EngineRequest, Order, Precision, ReadyPlan, Shelf, Workshop, open_engine
+from engines.build.route import Route
 from engines.build.tidings import Tidings
 from engines.programmed import ProgrammedEngine
 from engines.spec import ProgramKey
@@ -46,13 +47,28 @@ def cache(tmp_path: Path) -> EngineCache:
     return EngineCache(tmp_path / "engines")
 
 
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two built programs."""
+    folder = tmp_path_factory.mktemp("plans")
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch, "tensorrt")
+        patch.setattr("engines.build.shelf.find_gpu", lambda device: GPU)
+        shelf = Shelf(REQUEST, cache=EngineCache(folder / "unused"))
+        route = Route(shelf, pocket_network(), tell=lambda tidings: None)
+        for key in (ONE, TWO):
+            (folder / key.name).write_bytes(route.plan(key, Precision(torch.float16, torch.float16)))
+    return folder
+
+
 @pytest.fixture
-def workshop_of(cache: EngineCache) -> Iterator[Callable[..., Workshop]]:
-    """Workshops that are stopped at the end."""
+def workshop_of(cache: EngineCache, plans: Path) -> Iterator[Callable[..., Workshop]]:
+    """Workshops that are stopped at the end; unless told otherwise, their children find the plans ready."""
     made: list[Workshop] = []
+    ready = (*BUILDER, "ready", str(plans))
 
     def make(*command: str, keys: tuple[ProgramKey, ...] = (ONE,)) -> Workshop:
-        made.append(Workshop(REQUEST, order=Order(keys), cache=cache, command=command or BUILDER))
+        made.append(Workshop(REQUEST, order=Order(keys), cache=cache, command=command or ready))
         return made[-1]
 
     yield make
@@ -149,6 +165,15 @@ def test_a_child_that_crashes_is_told_with_the_place_of_its_last_words(workshop_
     assert "ended with code 3" in workshop.progress.error
     assert str(workshop.log_path) in workshop.progress.error
     assert "ouch" in workshop.log_path.read_text()
+
+
+def test_a_cache_that_cannot_be_used_is_an_error_and_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    workshop = Workshop(REQUEST, order=Order((ONE,)), cache=EngineCache(tmp_path / "file" / "engines"))
+    workshop.start()
+    assert workshop.poll() == ()
+    assert not workshop.progress.is_running
+    assert "file/engines" in workshop.progress.error
 
 
 def test_a_child_that_cannot_have_the_weights_says_why(

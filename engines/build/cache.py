@@ -95,7 +95,7 @@ class EngineCache:
     def find(self, recipe: Recipe, *, refused: bool = False) -> Entry | None:
         """This recipe's file; what stands in its place without being it is thrown away."""
         path = self.path_of(recipe, refused=refused)
-        if not path.is_symlink() and not path.exists():
+        if not os.path.lexists(path):
             return None
         try:
             entry = self._entry(path)
@@ -143,11 +143,10 @@ class EngineCache:
     def set_aside(self, entry: Entry, verdict: Verdict) -> None:
         """Keep a plan that was refused after all, for a report, where nobody loads it."""
         try:
-            plan = self.read(entry)
-        except PlanUnusable:
-            return
-        self.store(Label(entry.label.recipe, verdict), plan, refused=True)
-        entry.path.unlink(missing_ok=True)
+            self.store(Label(entry.label.recipe, verdict), self.read(entry), refused=True)
+        except (PlanUnusable, CacheError) as error:
+            log.warning("%s: not kept for a report: %s", entry.path, error)
+        self._discard(entry.path, verdict.reason)
 
     def entries(self, *, refused: bool = False) -> list[Entry]:
         """All usable files, the one used last first."""

@@ -31,14 +31,15 @@ class _Maker:
 
     def __init__(self, shelf: Shelf, network: SAM2Base, *, tell: Tell, again: bool) -> None:
         request = shelf.request
-        self._shelf, self._network, self._tell, self._again = (shelf, network, tell, again)
+        self._shelf, self._network, self._tell, self._again = shelf, network, tell, again
         self._spec = spec_of(network, request.model)
         self._route = Route(shelf, network, tell=tell)
         self._gate: Gate | None = None
         if shelf.gpu is not None:
             self._gate = Gate(network, self._spec, dtype=request.dtype, device=request.device)
         self._first_rung = {"encode": 0, "track": 0}
-        self._is_timed = shelf.gpu is not None and request.backend == "tensorrt"  # RTX tries nothing when it builds
+        # RTX tries nothing when it builds. Asked once, before this process uses the GPU itself
+        self._was_busy = shelf.gpu is not None and request.backend == "tensorrt" and is_busy(request.device)
 
     def make(self, key: ProgramKey) -> None:
         reasons = []
@@ -58,7 +59,7 @@ class _Maker:
 
     def _attempt(self, key: ProgramKey, precision: Precision) -> Verdict | None:
         """Put the plan in its place, or aside. None: nobody could run it here."""
-        recipe, was_busy = (self._shelf.recipe(key, precision), self._is_timed and is_busy(self._shelf.request.device))
+        recipe = self._shelf.recipe(key, precision)
         try:
             plan = self._route.plan(key, precision)
         except BuildError as error:
@@ -66,7 +67,7 @@ class _Maker:
             self._shelf.cache.store(Label(recipe, failure), b"", refused=True)
             return failure
         found = self._judge(key, precision, plan)
-        verdict = None if found is None else replace(found, was_busy=was_busy)
+        verdict = None if found is None else replace(found, was_busy=self._was_busy)
         is_refused = verdict is not None and not verdict.passed
         path = self._shelf.cache.store(Label(recipe, verdict), plan, refused=is_refused)
         if not is_refused:
@@ -78,7 +79,7 @@ class _Maker:
         if self._gate is None:
             return None
         self._tell(Tidings("stage", key, f"compare with eager, {precision.name}", 0.9))
-        spec, device = (program_spec(self._spec, key, precision.dtype), self._shelf.request.device)
+        spec, device = program_spec(self._spec, key, precision.dtype), self._shelf.request.device
         try:
             program = load_program(self._shelf.library, plan, spec, device=device)
         except EngineFault as error:

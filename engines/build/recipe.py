@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parents[1]
-_SOURCES = ("spec.py", "programmed.py", "graphs/*.py", "tensorrt/*.py", "build/request.py")
+_SOURCES = ("spec.py", "programmed.py", "graphs/*.py", "tensorrt/*.py", "build/request.py", "build/route.py")
 _PACKAGES = ("torch", "sam2", "onnx", "onnxscript", "torch-tensorrt", "torch-tensorrt-rtx")
 
 

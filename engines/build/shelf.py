@@ -6,15 +6,18 @@ builds. Never: builds, loads or judges a plan.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import replace
 
-from engines.build.cache import EngineCache, Entry, Label, PlanUnusable
+from engines.build.cache import CacheError, EngineCache, Entry, Label, PlanUnusable
 from engines.build.recipe import Recipe, library_versions, programs_text
 from engines.build.request import PLAN_BACKENDS, EngineRequest, Precision, ladder
 from engines.spec import BackendMissing, ProgramKey
 from engines.tensorrt import BuildOptions, Gpu, Library, LibraryName, find_gpu, load_library
 from engines.weights import checkpoint_name
+
+log = logging.getLogger(__name__)
 
 _TARGETS = "targets "
 _RTX: LibraryName = "tensorrt-rtx"
@@ -103,8 +106,12 @@ class Shelf:
     def keep_kernels(self, key: ProgramKey, precision: Precision, kernels: bytes) -> None:
         """For the next start; after a program has run."""
         recipe = self._kernels_recipe(key, precision)
-        if kernels and self.cache.find(recipe) is None:
+        if not kernels or self.cache.find(recipe) is not None:
+            return
+        try:
             self.cache.store(Label(recipe, None), kernels)
+        except CacheError as error:
+            log.warning("%s is compiled again at the next start: %s", key.name, error)
 
     def _kernels_recipe(self, key: ProgramKey, precision: Precision) -> Recipe:
         return replace(self.recipe(key, precision), program=f"{key.name}-kernels")

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from engines.build.cache import EngineCache, PlanUnusable
+from engines.build.cache import CacheError, EngineCache, PlanUnusable
 from engines.build.opening import install_entry
 from engines.build.request import EngineRequest
 from engines.build.shelf import Shelf, is_suspect
@@ -99,12 +99,18 @@ class Workshop:
         return tuple(key for key, one in found.items() if one is None or is_suspect(one[0]))
 
     def start(self) -> None:
-        """Start the child, if anything is missing. Raises `BackendMissing`, `WeightsError`, `CacheError`."""
+        """Start the child, if anything is missing. Raises `BackendMissing`, `WeightsError`; where the cache cannot be
+        used, `progress` has the error.
+        """
         assert self._child is None, "a workshop starts once"
         self._keys = self.missing
         if not self._keys:
             return
-        self._cache.make_folders()
+        try:
+            self._cache.make_folders()
+        except CacheError as error:
+            self._error = str(error)
+            return
         self._started_s = time.monotonic()
         order = Order(self._keys, self._order.targets, self._order.again)
         with open(self.log_path, "wb", opener=lambda path, flags: os.open(path, flags, 0o600)) as log:

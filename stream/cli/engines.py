@@ -56,12 +56,12 @@ def build(
 
     Exit code 1 when one of them was refused.
     """
-    from engines.build import CacheError, EngineCache, Order, Workshop, with_backend
+    from engines.build import EngineCache, Order, Workshop, with_backend
     from engines.spec import BackendMissing
     from engines.weights import WeightsError
 
     order, cache = Order(_keys(batch or ()), tuple(target or ()), again), EngineCache()
-    with told(BackendMissing, WeightsError, CacheError, ValueError):
+    with told(BackendMissing, WeightsError, ValueError):
         where = "cpu" if target else device  # no GPU of this machine takes part
         request = _request(model, checkpoint, backend, device=where, seed=random_weights)
         request = with_backend(request, cache=cache, targets=order.targets)
