@@ -11,6 +11,7 @@ many blocks as there are turns whose results wait, which the publisher bounds (t
 from __future__ import annotations
 
 import collections
+import functools
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,7 +28,6 @@ from stream.raster import rasterise
 NUM_STATS = 9  # x0, y0, x1, y1, area, centroid x, centroid y, object score, predicted IoU
 MAX_AHEAD = 2  # turns that may compute at the same time: one, and the next behind it
 MIN_BLOCK_BYTES = 1 << 20
-_BIT_WEIGHTS = (128, 64, 32, 16, 8, 4, 2, 1)
 
 Part = tuple[Tensor, Tensor, Tensor]  # one camera's logits_nhw, scores_n, ious_n
 Size = tuple[int, int]  # its picture's height and width
@@ -158,6 +158,11 @@ def _extent(counts_nk: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _pack(masks_nhw: Tensor) -> Tensor:
     """Eight pixels a byte, most significant bit first: `np.packbits` without leaving the device."""
     padded = F.pad(masks_nhw.to(torch.uint8), (0, -masks_nhw.shape[2] % 8))
-    weights = torch.tensor(_BIT_WEIGHTS, dtype=torch.uint8, device=masks_nhw.device)
     grouped = padded.view(*padded.shape[:2], -1, 8)
-    return torch.sum(grouped * weights, dim=3, dtype=torch.uint8)
+    return torch.sum(grouped * _bit_weights(masks_nhw.device), dim=3, dtype=torch.uint8)
+
+
+@functools.cache
+def _bit_weights(device: torch.device) -> Tensor:
+    """Once: to send numbers to a GPU makes the host wait for all that it computes."""
+    return torch.tensor((128, 64, 32, 16, 8, 4, 2, 1), dtype=torch.uint8, device=device)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from stream.prepare.kernel import FAULTS, resize_kernel
-from stream.prepare.picture import MEAN_RGB, STD_RGB, resize_in_steps
+from stream.prepare.picture import STD_RGB, resize_in_steps, statistics
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,7 @@ class FusedResize:
 
     def __init__(self, size: int, device: torch.device) -> None:
         self._size, self._device = size, device
-        self._means = torch.tensor(MEAN_RGB, device=device) * 255.0
-        self._stds = torch.tensor(STD_RGB, device=device) * 255.0
+        self._means, self._stds = statistics(device)
         self._weights: dict[int, Weights] = {}  # by the picture's height or width
 
     def __call__(self, picture_hwc: Tensor, frame_3hw: Tensor) -> None:

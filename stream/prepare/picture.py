@@ -9,6 +9,7 @@ masks of the trained nano after either resize have an IoU of 0.9999 on a real cl
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -71,7 +72,11 @@ def _resize_in_float(pixels: Tensor, size: int) -> Tensor:
 
 def _normalised(pixels_f3hw: Tensor) -> Tensor:
     """BGR grey levels to the model's RGB."""
-    device = pixels_f3hw.device
-    mean = torch.tensor(MEAN_RGB, device=device).view(1, 3, 1, 1) * 255.0
-    std = torch.tensor(STD_RGB, device=device).view(1, 3, 1, 1) * 255.0
-    return (pixels_f3hw.flip(1).float() - mean) / std
+    mean, std = statistics(pixels_f3hw.device)
+    return (pixels_f3hw.flip(1).float() - mean.view(1, 3, 1, 1)) / std.view(1, 3, 1, 1)
+
+
+@functools.cache
+def statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of R, G, B in grey levels. Once: to send numbers to a GPU makes the host wait."""
+    return torch.tensor(MEAN_RGB, device=device) * 255.0, torch.tensor(STD_RGB, device=device) * 255.0
