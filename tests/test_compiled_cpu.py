@@ -13,6 +13,7 @@ from engines.compiled.cpu_attention import Chunked
 from engines.compiled.cpu_attention32 import Sliced32
 from engines.compiled.cpu_linear import can_fuse
 from engines.eager import EagerEngine
+from engines.graphs import FlatEncode, FlatTrack, track_inputs
 from engines.spec import Engine, FrameFeatures, MemoryRead, PointPrompt
 
 CPU = torch.device("cpu")
@@ -132,17 +133,51 @@ def test_keys_that_nothing_looks_at_change_nothing_and_a_padded_zero_does() -> N
     assert (padded - wanted).abs().max() > 1e-2
 
 
-def test_scores_live_in_one_scratch_for_good() -> None:
+def test_scores_and_keys_live_in_one_scratch_for_good() -> None:
     _, engine = both(torch.bfloat16)
     frames, read = frames_of(engine), memory_of(engine, rows=2)
-    kernel = engine.track_module.attend.cross[0].kernel  # type: ignore[attr-defined]
-    before = (kernel._scores.data_ptr(), kernel._scores.numel())
+    attend = engine.track_module.attend  # type: ignore[attr-defined]
+    kernel = attend.cross[0].kernel
+    engine.track(frames, torch.tensor([0, 1]), read)
+    before = (kernel._scores.data_ptr(), kernel._scores.numel(), attend._keys.data_ptr(), attend._keys.numel())
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         for _ in range(5):
             engine.track(frames, torch.tensor([0, 1]), read)
-    assert (kernel._scores.data_ptr(), kernel._scores.numel()) == before
+            engine.track(frames, torch.tensor([0]), memory_of(engine, rows=1, length=2))
+    after = (kernel._scores.data_ptr(), kernel._scores.numel(), attend._keys.data_ptr(), attend._keys.numel())
+    assert after == before
     softmax = [event for event in profile.events() if event.name == "aten::_softmax" or event.name == "aten::softmax"]
     assert all(event.cpu_memory_usage == 0 for event in softmax)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float16], ids=str)
+def test_a_processor_without_the_products_gets_eagers_forms(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("engines.compiled.cpu.can_fuse", lambda _: False)
+    engine = compiled_engine(pocket_network(seed=4), name="pocket", device=CPU, dtype=dtype)
+    reference = EagerEngine(pocket_network(seed=4), name="pocket", device=CPU, dtype=dtype)
+    for wanted, found in zip(frames_of(reference), frames_of(engine), strict=True):
+        assert_close(wanted, found, {torch.float32: 1e-5}.get(dtype, 0.02))
+
+
+@pytest.mark.parametrize("program", ["encode", "track"])
+def test_the_programs_that_eager_has_stay_exportable(program: str) -> None:
+    """`compiled` makes its forms of them, and leaves what TensorRT is given alone."""
+    reference, _ = both(torch.float32)
+    assert isinstance(reference, EagerEngine)
+    if program == "encode":
+        module, inputs = FlatEncode(reference.encode_module), (torch.randn(1, 3, 64, 64),)
+    else:
+        track = reference.track_module
+        frames, read = frames_of(reference), memory_of(reference, rows=1)
+        read = read._replace(memory_bmnc=read.memory_bmnc.float())
+        inputs = track_inputs(frames, torch.tensor([0]), read, sparse_1sc=track.sparse_1sc)
+        inputs, module = tuple(x.clone() for x in inputs), FlatTrack(track)
+    with torch.no_grad():
+        exported = torch.export.export(module, inputs)
+    names = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    assert not [name for name in names if not name.startswith("aten.") and "getitem" not in name], "operators of oneDNN"
 
 
 def test_status_can_tell_it_from_eager() -> None:

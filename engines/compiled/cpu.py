@@ -20,16 +20,18 @@ from engines.spec import FrameFeatures
 
 
 class CompiledCpu(EagerEngine):
-    """Eager's programs in other forms."""
+    """Eager's programs in other forms; in eager's own where oneDNN has no products for the dtype."""
 
     backend = "compiled"
 
     def __init__(self, model: SAM2Base, *, name: str, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__(model, name=name, device=device, dtype=dtype, kernels=_kernels(dtype))
-        if isinstance(self._track.attend, Attend) and dtype is not torch.float16:
+        is_suited = can_fuse(dtype)
+        kernels = _kernels(dtype) if is_suited else SDPA
+        super().__init__(model, name=name, device=device, dtype=dtype, kernels=kernels)
+        if is_suited:
+            assert isinstance(self._track.attend, Attend), "made so by eager"
             self._track.attend = CpuAttend(self._track.attend)
-        suit_encoder(self._encode)
-        if can_fuse(dtype):
+            suit_encoder(self._encode)
             fuse(self._encode)
             fuse(self._track)
 
@@ -43,10 +45,5 @@ def cpu_engine(model: SAM2Base, *, name: str, device: torch.device, dtype: torch
 
 
 def _kernels(dtype: torch.dtype) -> Kernels:
-    """float16 has no fast products on most CPUs."""
-    if dtype is torch.float16:
-        return SDPA
-    if dtype is torch.float32 and can_fuse(dtype):
-        return Kernels(Sliced32(), Sliced32())
-    chunked = Chunked(dtype)
-    return Kernels(chunked if dtype is torch.bfloat16 else SDPA.image, chunked)
+    kernel = Sliced32() if dtype is torch.float32 else Chunked(dtype)
+    return Kernels(kernel, kernel)
