@@ -26,7 +26,7 @@ from engines.tensorrt import (
 from engines.tensorrt.lane import CudaLane
 from engines.tensorrt.progress import Phases
 
-CPU = torch.device("cpu")
+CPU, SECOND_GPU = torch.device("cpu"), torch.device("cuda:1")
 H200, RTX_4090 = Gpu("NVIDIA H200", "sm90", "580.65"), Gpu("NVIDIA GeForce RTX 4090", "sm89", "580.65")
 
 
@@ -99,6 +99,21 @@ def test_a_program_is_called_in_and_out_of_inference_mode(world: World) -> None:
     assert all(torch.equal(one, other) for one, other in zip(inside, outside, strict=True))
 
 
+class FakeDevice:
+    """Of torch.cuda: the thread's current GPU."""
+
+    current: torch.device | None = None
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def __enter__(self) -> None:
+        FakeDevice.current = self._device
+
+    def __exit__(self, *error: object) -> None:
+        FakeDevice.current = None
+
+
 class FakeStream:
     """Of torch.cuda; writes down who waits for whom."""
 
@@ -120,12 +135,15 @@ def test_work_goes_to_the_current_stream_and_never_to_the_default_one(
     notes: list[str] = []
     monkeypatch.setattr(torch.cuda, "Stream", lambda device: FakeStream(9, notes))
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: FakeStream(current, notes))
+    monkeypatch.setattr(torch.cuda, "device", FakeDevice)
 
     def enqueue(handle: int) -> bool:
+        assert FakeDevice.current == SECOND_GPU, "the library takes the thread's current GPU"
         notes.append(f"enqueued on {handle}")
         return False
 
-    assert CudaLane(torch.device("cuda")).launch(enqueue) is False, "the library's answer is handed on"
+    assert CudaLane(SECOND_GPU).launch(enqueue) is False, "the library's answer is handed on"
+    assert FakeDevice.current is None
     assert notes == wanted
 
 

@@ -6,6 +6,7 @@ Owns: one stream of its own per device, for callers on the default one. The GPU 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -33,12 +34,13 @@ class CudaLane:
 
     def launch(self, enqueue: Enqueue) -> bool:
         current = torch.cuda.current_stream(self._device)
-        if current.cuda_stream != 0:
-            return enqueue(current.cuda_stream)
-        self._own.wait_stream(current)
-        is_enqueued = enqueue(self._own.cuda_stream)
-        current.wait_stream(self._own)
-        return is_enqueued
+        with on_device(self._device):
+            if current.cuda_stream != 0:
+                return enqueue(current.cuda_stream)
+            self._own.wait_stream(current)
+            is_enqueued = enqueue(self._own.cuda_stream)
+            current.wait_stream(self._own)
+            return is_enqueued
 
 
 class HostLane:
@@ -46,6 +48,11 @@ class HostLane:
 
     def launch(self, enqueue: Enqueue) -> bool:
         return enqueue(0)
+
+
+def on_device(device: torch.device) -> AbstractContextManager[object]:
+    """The library takes whichever GPU is the thread's current one; torch's tensors know their own."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def make_lane(device: torch.device) -> Lane:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from engines.spec import ProgramSpec
-from engines.tensorrt.lane import make_lane
+from engines.tensorrt.lane import make_lane, on_device
 from engines.tensorrt.library import Library
 
 _ALIGNMENT = 256  # of every address; what torch allocates has it, a slice may not
@@ -82,7 +82,8 @@ class PlanProgram:
     def runtime_cache(self) -> bytes:
         """What TensorRT-RTX compiled for this GPU, to be given to `load_program` at the next start; else empty."""
         cache = self._loaded.cache
-        return b"" if cache is None else bytes(memoryview(cache.serialize()))
+        with on_device(self._outputs[0].device):
+            return b"" if cache is None else bytes(memoryview(cache.serialize()))
 
 
 def load_program(
@@ -90,6 +91,12 @@ def load_program(
 ) -> PlanProgram:
     """Raises `EngineFault` for a plan that is not exactly this program, or not for this GPU and library."""
     library.take_errors()
+    with on_device(device):
+        loaded = _load(library, plan, spec, runtime_cache=runtime_cache)
+    return PlanProgram(library, loaded, spec, device=device)
+
+
+def _load(library: Library, plan: bytes, spec: ProgramSpec, *, runtime_cache: bytes) -> _Loaded:
     runtime = library.module.Runtime(library.logger)
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
@@ -98,7 +105,7 @@ def load_program(
     loaded = _create_context(engine, runtime_cache)
     if loaded.context is None:
         raise EngineFault(f"{spec.name}: {library.name} has no room for it: {library.take_errors()}")
-    return PlanProgram(library, loaded, spec, device=device)
+    return loaded
 
 
 def _create_context(engine: Any, runtime_cache: bytes) -> _Loaded:
