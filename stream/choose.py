@@ -11,7 +11,7 @@ tracked, and how many is said.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -27,8 +27,9 @@ from stream.verify import NUM_FRAMES, GoOn, Trial, compare
 
 log = logging.getLogger(__name__)
 
-BUDGET_S = 6.0  # of pictures after the first two, for the reference and for each candidate
-CHOICE_BUDGET_S = 20.0  # after which no further candidate is tried, once one is right
+# By kind of device: for the pictures after the first two, of the reference and of each candidate; and for all of them,
+# after which no further candidate is tried, once one is right. A GPU is fast, but its libraries compile at first.
+BUDGETS_S: Mapping[str, tuple[float, float]] = {"cpu": (6.0, 20.0), "cuda": (60.0, 120.0)}
 NUM_WARM_UP = 2  # pictures; not timed
 NUM_RACED = 8  # pictures after which a candidate is left that is not clearly ahead
 FASTER = 0.95
@@ -64,8 +65,7 @@ class _Tried:
     def time_beside(self, other: _Tried) -> float:
         """As a part of what the other one took, on the pictures that both tracked."""
         num = min(len(self.seconds_t), len(other.seconds_t))
-        first = min(NUM_WARM_UP, num - 1)
-        return float(self.seconds_t[first:num].sum() / other.seconds_t[first:num].sum())
+        return _step_s(self.seconds_t[:num]) / _step_s(other.seconds_t[:num])
 
 
 class Referee:
@@ -103,7 +103,8 @@ class Referee:
         if self._evidence is None:
             self._evidence = self._read()
         if self._evidence is None:
-            self._evidence = self.trial.record(self.engine, _while_worth_it(NUM_FRAMES, None, self.is_hurried))
+            go_on = _while_worth_it(within(_budgets_s(self.engine)[0]), NUM_FRAMES, self.is_hurried)
+            self._evidence = self.trial.record(self.engine, go_on)
             self._write(self._evidence)
         return self._evidence
 
@@ -136,7 +137,7 @@ def within(budget_s: float) -> GoOn:
     """As long as the next picture may be expected within the budget."""
 
     def go_on(seconds: Sequence[float]) -> bool:
-        return sum(seconds[NUM_WARM_UP:]) + seconds[-1] <= budget_s or len(seconds) <= NUM_WARM_UP
+        return sum(seconds[NUM_WARM_UP:]) + seconds[-1] <= budget_s or len(seconds) < NUM_WARM_UP
 
     return go_on
 
@@ -147,7 +148,7 @@ def choose(candidates: Sequence[Candidate], referee: Referee, *, is_first_enough
     for candidate in candidates:
         if referee.is_hurried():
             break
-        if best is not None and (is_first_enough or perf_counter() - started > CHOICE_BUDGET_S):
+        if best and (is_first_enough or perf_counter() - started > _budgets_s(best.engine)[1]):
             passed_over.append(f"{candidate.backend} (not tried)")
             continue
         try:
@@ -177,7 +178,9 @@ def _try(candidate: Candidate, referee: Referee, best: _Tried | None) -> _Tried:
     wanted = referee.evidence
     try:
         engine = candidate.open()
-        found = referee.trial.record(engine, _while_worth_it(wanted.num_frames, best, referee.is_hurried))
+        in_time = within(_budgets_s(engine)[0])
+        go_on = _while_worth_it(in_time, wanted.num_frames, referee.is_hurried, best=best)
+        found = referee.trial.record(engine, go_on)
     except RuntimeError as error:
         if is_device_lost(error):
             raise
@@ -191,23 +194,31 @@ def _try(candidate: Candidate, referee: Referee, best: _Tried | None) -> _Tried:
     return _Tried(candidate.backend, engine, found.seconds_t, text)
 
 
-def _while_worth_it(num_frames: int, best: _Tried | None, is_hurried: Callable[[], bool]) -> GoOn:
-    """Until there is nothing left to compare with, time is up, or it is clear that the best so far stays the best."""
-    in_time = within(BUDGET_S)
+def _while_worth_it(
+    in_time: GoOn, num_frames: int, is_hurried: Callable[[], bool], *, best: _Tried | None = None
+) -> GoOn:
+    """Until there is nothing left to compare with, time is up, or the best so far will stay the best."""
 
     def go_on(seconds: Sequence[float]) -> bool:
         num = len(seconds)
         if num >= num_frames or not in_time(seconds) or is_hurried():
             return False
-        if best is None or num < NUM_RACED:
-            return True
-        return sum(seconds[NUM_WARM_UP:]) < FASTER * float(best.seconds_t[NUM_WARM_UP:num].sum())
+        return best is None or num < NUM_RACED or _step_s(seconds) < FASTER * _step_s(best.seconds_t[:num])
 
     return go_on
 
 
+def _budgets_s(engine: Engine) -> tuple[float, float]:
+    return BUDGETS_S[engine.device.type]
+
+
+def _step_s(seconds: Sequence[float] | NDArray[np.float64]) -> float:
+    """The middle one: what is compiled or recorded on the way does not count."""
+    return float(np.median(seconds[min(NUM_WARM_UP, len(seconds) - 1) :]))
+
+
 def _pace(seconds_t: NDArray[np.float64]) -> str:
-    return f"{np.median(seconds_t[min(NUM_WARM_UP, len(seconds_t) - 1) :]) * 1000:.3g} ms a step of two objects"
+    return f"{_step_s(seconds_t) * 1000:.3g} ms a step of two objects"
 
 
 def _first_line(error: Exception) -> str:
