@@ -130,6 +130,12 @@ def test_attention_without_a_fused_kernel_is_refused_in_the_librarys_words(libra
         build_plan(library, text, BuildOptions(targets=("sm89",)))
 
 
+def test_a_plan_for_several_targets_is_built_for_each_of_them(library: Library) -> None:
+    """Turing (RTX 20) has no kernel for the heads' float32 products: so one target that fails fails them all."""
+    with pytest.raises(BuildError, match="SM75"):
+        build_plan(library, exported(NANO, TRACK), BuildOptions(targets=("sm80", "sm75", "sm89")))
+
+
 def test_progress_grows_to_the_whole(library: Library) -> None:
     told: list[tuple[str, float]] = []
     text = exported(NANO, ENCODE)
