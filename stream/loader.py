@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from sam2.modeling.sam2_base import SAM2Base
 
-from engines.build import PLAN_BACKENDS, CacheError, EngineRequest, ReadyPlan, Workshop, open_engine
+from engines.build import PLAN_BACKENDS, EngineRequest, ReadyPlan, Workshop, open_engine
 from engines.programmed import ProgrammedEngine
 from engines.spec import BackendMissing, Engine
 from engines.weights import build_model, cache_folder, checkpoint_name
@@ -129,11 +129,7 @@ class Loader:
         workshop = Workshop(request)
         if not workshop.missing:
             return
-        try:
-            workshop.start()
-        except CacheError as error:
-            log.error("%s: no plans are built: %s", request.backend, error)
-            return
+        workshop.start()
         log.info("%s: %d plans are built while the daemon runs", request.backend, len(workshop.missing))
         self._workshop = workshop
 

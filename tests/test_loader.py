@@ -18,7 +18,8 @@ from sam2.modeling.sam2_base import SAM2Base
 from tensorrt_emulator import install
 
 import stream.loader as loader
-from engines.build import EngineRequest, Order, Workshop, open_engine
+from engines.build import EngineCache, EngineRequest, Order, Precision, Shelf, Workshop, open_engine
+from engines.build.route import Route
 from engines.spec import Engine, ProgramKey
 from stream.config import Config
 from stream.device import OptionError
@@ -148,12 +149,25 @@ def test_an_island_of_another_precision_is_told() -> None:
 # --- plans -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.fixture(scope="module")
+def plans(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a built program."""
+    folder = tmp_path_factory.mktemp("plans")
+    request = EngineRequest("nano", None, torch.device("cpu"), torch.float16, "tensorrt")
+    with pytest.MonkeyPatch.context() as patch:
+        install(patch, "tensorrt")
+        patch.setattr("engines.build.shelf.find_gpu", lambda device: GPU)
+        route = Route(Shelf(request, cache=EngineCache(folder / "unused")), pocket_network(), tell=lambda tidings: None)
+        (folder / ENCODE.name).write_bytes(route.plan(ENCODE, Precision(torch.float16, torch.float16)))
+    return folder
+
+
 @pytest.fixture
-def tensorrt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An emulated TensorRT on an emulated GPU, whose workshop builds one program."""
+def tensorrt(monkeypatch: pytest.MonkeyPatch, plans: Path) -> None:
+    """An emulated TensorRT on an emulated GPU, whose workshop finds its one program ready, and verifies it."""
 
     def workshop(request: EngineRequest) -> Workshop:
-        return Workshop(request, order=Order((ENCODE,)), command=BUILDER)
+        return Workshop(request, order=Order((ENCODE,)), command=(*BUILDER, "ready", str(plans)))
 
     install(monkeypatch, "tensorrt")
     monkeypatch.setattr("engines.build.shelf.find_gpu", lambda device: GPU)
@@ -202,9 +216,11 @@ def test_a_cache_that_cannot_be_written_costs_the_plans_and_not_the_daemon(
     daemon = Loader(dataclasses.replace(CONFIG, backend="tensorrt"))
     with caplog.at_level(logging.INFO):
         daemon.load()
-    assert daemon.model.backend == "eager" and "tensorrt: no plans are built: " in caplog.text
+        daemon.tend()
+    assert daemon.model.backend == "eager" and daemon._workshop is None
     assert "tensorrt, without a plan so far, so it is eager that runs, " in daemon.model.choice
-    daemon.tend()
+    [said] = [record for record in caplog.records if "plans were built" in record.getMessage()]
+    assert said.levelno == logging.ERROR and "0 of 1 plans were built: " in said.getMessage()
 
 
 @pytest.mark.timeout(120)
