@@ -139,7 +139,7 @@ def test_an_honest_program_passes(pocket: Bench, key: ProgramKey, precision: Pre
         (ENCODE, "patch_embed.proj"),
         (ENCODE, "blocks.0.qkv"),
         (ENCODE, "blocks.3.qkv"),
-        (ENCODE, "lateral.1.conv"),
+        (ENCODE, "middle"),
         (ENCODE, "high0"),
         (TRACK, "attend.norm"),
         (TRACK, "attend.cross.1.out"),
