@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -19,6 +21,13 @@ from engines.spec import Engine, FrameFeatures, MemoryRead, PointPrompt
 CPU = torch.device("cpu")
 NUM_FRAMES = 2
 TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 0.05}
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_every_time() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
 
 
 def both(dtype: torch.dtype) -> tuple[Engine, Engine]:
@@ -106,7 +115,7 @@ def test_slices_of_any_size_are_one_softmax(shape: tuple[int, ...], num_scores: 
     wanted = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
     found = kernel(query, key, value)
     assert found.shape == wanted.shape
-    assert_close(wanted, found, {torch.float32: 1e-6, torch.bfloat16: 0.02}[dtype])
+    assert_close(wanted, found, {torch.float32: 1e-5, torch.bfloat16: 0.02}[dtype])
 
 
 @pytest.mark.skipif(not can_fuse(torch.float32), reason="this build of torch has no oneDNN")
@@ -120,7 +129,7 @@ def test_float32_slices_of_any_size_are_one_softmax(
     monkeypatch.setattr("engines.compiled.cpu_attention32.SMALL", 0)
     query, key, value = (torch.randn(batch, x, heads, width).transpose(1, 2) for x in (num, num_keys, num_keys))
     wanted = F.scaled_dot_product_attention(query.double(), key.double(), value.double())
-    assert_close(wanted[..., :narrow], Sliced32()(query, key, value[..., :narrow]), 1e-6)
+    assert_close(wanted[..., :narrow], Sliced32()(query, key, value[..., :narrow]), 1e-5)
 
 
 def test_keys_that_nothing_looks_at_change_nothing_and_a_padded_zero_does() -> None:
