@@ -2,6 +2,7 @@
 # PYTHON chooses the interpreter (any Python >= 3.11); pip's own variables (PIP_INDEX_URL, PIP_EXTRA_INDEX_URL, ...) choose where from.
 
 PYTHON ?= python3
+comma := ,
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -14,6 +15,9 @@ RTX_TESTS := tests/test_triton_kernel.py tests/test_upload.py tests/rtx
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
 RTX_PYTEST_FLAGS ?=
+
+# NVIDIA's TensorRT-RTX, which builds without a GPU, is for Linux on x86_64; tests that need it skip elsewhere.
+EXTRAS := view,daemon,$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),tensorrt-rtx$(comma))test
 
 .PHONY: install demo test test-all test-rtx test-rtx-all lint types clean
 .DELETE_ON_ERROR:
@@ -64,7 +68,7 @@ $(STAMP): pyproject.toml constraints.txt Makefile
 		echo "error: '$(PYTHON) -m venv' failed, expected a Python with venv and pip; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
 	$(BIN)/python -m pip install --quiet -c constraints.txt setuptools wheel numpy
 	$(BIN)/python -m pip install -c constraints.txt torch
-	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[view,daemon,tensorrt-rtx,test]'
+	SAM2_BUILD_CUDA=0 $(BIN)/python -m pip install -c constraints.txt --no-build-isolation -e '.[$(EXTRAS)]'
 	@touch $(STAMP)
 
 # The first environment's packages, torch among them, are seen from here; what is installed here is only what would clash with
