@@ -15,8 +15,8 @@ SEEN = command.Seen(epoch=2, seq=1234, width=61, height=40, run=1_789_999_999_00
 CUP = ObjectStatus(id=7, label="cup", state="tracked", score=6.25, last_seen_s=0.0)
 CAMERA = CameraStatus(
     name="cam1", source="rtsp://***@10.0.0.7/1", condition="online", reason="pictures arrive", since_s=12.5, epoch=2,
-    seq=1234, width=61, height=40, codec="h264 (High)", decoder="ffmpeg", clock_source="arrival", fps_in=30.0, fps_out=29.5,
-    last_frame_age_s=0.03125, num_decoded=1235, num_published=1200, num_reconnects=1, num_abandoned=0,
+    seq=1234, width=61, height=40, codec="h264 (High)", decoder="ffmpeg", clock_source="arrival", fps_in=30.0,
+    fps_out=29.5, last_frame_age_s=0.03125, num_decoded=1235, num_published=1200, num_reconnects=1, num_abandoned=0,
     num_dropped={"newer": 34}, objects=(CUP,),
 )  # fmt: skip
 
