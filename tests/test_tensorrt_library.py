@@ -10,13 +10,12 @@ import torch
 from pocket import pocket_network
 from tensorrt_emulator import World, install
 
-from engines.graphs import spec_of
+from engines.graphs import empty_prompt, spec_of
 from engines.spec import BackendMissing, ProgramKey, program_spec
 from engines.tensorrt import (
     BuildOptions,
     Gpu,
     build_plan,
-    empty_prompt,
     export_onnx,
     find_gpu,
     load_library,

@@ -14,7 +14,7 @@ from engines.graphs.encode import Encode
 from engines.graphs.flat import FlatEncode, FlatTrack, track_inputs
 from engines.graphs.hiera import HieraBlock
 from engines.graphs.kernel import SDPA, Kernel, Kernels, Sdpa
-from engines.graphs.programs import PromptMask, PromptPoints, Track, spec_of
+from engines.graphs.programs import PromptMask, PromptPoints, Track, empty_prompt, spec_of
 from engines.graphs.remember import Remember
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Remember",
     "Sdpa",
     "Track",
+    "empty_prompt",
     "pointer_position",
     "spec_of",
     "track_inputs",

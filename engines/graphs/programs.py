@@ -17,7 +17,7 @@ from engines.graphs.attend import Attend
 from engines.graphs.decode import Decode
 from engines.graphs.kernel import SDPA, Kernel
 from engines.graphs.remember import Remember
-from engines.spec import FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Segmentation
+from engines.spec import NUM_EMPTY_TOKENS, FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Segmentation
 
 _LOGIT_LIMIT = 32.0  # `add_new_points_or_box` clamps the logits that it feeds back
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0  # `_use_mask_as_output`
@@ -35,6 +35,14 @@ def spec_of(model: SAM2Base, name: str) -> ModelSpec:
     )
 
 
+def empty_prompt(model: SAM2Base) -> Tensor:
+    """The tokens (1, 2, c) of a tracked frame, which has no prompt: one empty point, and the padding point that
+    `_embed_points` appends. They are an input of the program `track`.
+    """
+    empty_point: Tensor = model.sam_prompt_encoder.not_a_point_embed.weight
+    return empty_point.detach().clone().repeat(NUM_EMPTY_TOKENS, 1)[None]
+
+
 class Track(nn.Module):
     """Follow each row from its memory: attend, decode, choose, object pointer, remember."""
 
@@ -46,10 +54,9 @@ class Track(nn.Module):
         self.attend: nn.Module = Attend(model, dtype, kernel)
         self.decode = Decode(model, dtype)
         self.remember = Remember(model, dtype)
-        # a tracked frame has no prompt: one empty point, and the padding point that `_embed_points` appends
-        prompts = model.sam_prompt_encoder
-        self.register_buffer("sparse_1sc", prompts.not_a_point_embed.weight.detach().clone().repeat(2, 1)[None])
-        self.register_buffer("dense_1chw", prompts.no_mask_embed.weight.detach().clone().reshape(1, -1, 1, 1))
+        self.register_buffer("sparse_1sc", empty_prompt(model))
+        no_mask: Tensor = model.sam_prompt_encoder.no_mask_embed.weight
+        self.register_buffer("dense_1chw", no_mask.detach().clone().reshape(1, -1, 1, 1))
 
     def forward(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
         rows = FrameFeatures(*(x.index_select(0, row_frame_b) for x in frames))

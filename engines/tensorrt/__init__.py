@@ -4,7 +4,7 @@ Owns: all that this project knows of NVIDIA's libraries. Imports none of them be
 """
 
 from engines.tensorrt.builder import BuildError, BuildOptions, build_plan
-from engines.tensorrt.engine import empty_prompt, install_plan, tensorrt_engine
+from engines.tensorrt.engine import install_plan, tensorrt_engine
 from engines.tensorrt.library import Gpu, Library, LibraryName, find_gpu, load_library
 from engines.tensorrt.onnx_export import FUSED_OPSET, SPELT_OUT_OPSET, export_onnx, program_module
 from engines.tensorrt.progress import Progress
@@ -23,7 +23,6 @@ __all__ = [
     "PlanProgram",
     "Progress",
     "build_plan",
-    "empty_prompt",
     "export_onnx",
     "export_torch_tensorrt",
     "find_gpu",

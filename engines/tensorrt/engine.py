@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import torch
 from sam2.modeling.sam2_base import SAM2Base
-from torch import Tensor
 
+from engines.graphs import empty_prompt
 from engines.programmed import ProgrammedEngine
 from engines.spec import Engine, ProgramKey, program_spec
 from engines.tape import CudaRecorder
@@ -42,9 +42,3 @@ def install_plan(
     program = load_program(library, plan, spec, device=engine.device, runtime_cache=runtime_cache)
     engine.install(key, program)
     return program
-
-
-def empty_prompt(model: SAM2Base) -> Tensor:
-    """The tokens (1, 2, c) of a frame without a prompt, which are an input of the program `track`."""
-    empty_point: Tensor = model.sam_prompt_encoder.not_a_point_embed.weight
-    return empty_point.detach().clone().repeat(2, 1)[None]
