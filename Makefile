@@ -17,7 +17,7 @@ PYTEST_FLAGS ?=
 RTX_PYTEST_FLAGS ?=
 
 # NVIDIA's TensorRT-RTX, which builds without a GPU, is for Linux on x86_64; tests that need it skip elsewhere.
-EXTRAS := view,daemon,$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),tensorrt-rtx$(comma))test
+EXTRAS := view,daemon,evaluate,finetune,$(if $(filter Linux-x86_64,$(shell uname -sm | tr ' ' -)),tensorrt-rtx$(comma))test
 
 .PHONY: install demo test test-all test-rtx test-rtx-all lint types clean
 .DELETE_ON_ERROR:

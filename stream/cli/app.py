@@ -20,7 +20,10 @@ from stream.cli.failure import CommandFailed
 from stream.config import ConfigError
 
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
-_EXTRAS = {"torch": "daemon", "sam2": "daemon", "prometheus_client": "daemon", "cv2": "view", "av": "view"}
+_EXTRAS = {
+    "torch": "daemon", "sam2": "daemon", "prometheus_client": "daemon", "cv2": "view", "av": "view",
+    "matplotlib": "evaluate", "tensordict": "finetune", "tensorboard": "finetune",
+}  # fmt: skip
 
 app = typer.Typer(
     add_completion=False,
