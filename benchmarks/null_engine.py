@@ -13,7 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engines.spec import FRAME_BUCKETS, ROW_BUCKETS, FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Segmentation
+from engines.spec import (
+    FRAME_BUCKETS,
+    ROW_BUCKETS,
+    FrameFeatures,
+    MemoryRead,
+    ModelSpec,
+    PointPrompt,
+    Proposals,
+    Segmentation,
+)
 from stream.tracker import Tracker
 
 NUM_SHAPES = 16
@@ -43,6 +52,17 @@ class NullEngine:
     def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
         rows = row_frame_b.shape[0]
         return self._segment(rows), self._conditioned[:rows]
+
+    def propose(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Proposals, Tensor]:
+        found, conditioned = self.track(frames, row_frame_b, read)
+        logits, ious, scores, pointers, _ = found
+        proposals = Proposals(
+            logits[:, None].repeat(1, 3, 1, 1), ious[:, None].repeat(1, 3), scores, pointers[:, None].repeat(1, 3, 1)
+        )
+        return proposals, conditioned
+
+    def remember(self, frames: FrameFeatures, row_frame_b: Tensor, chosen: tuple[Tensor, Tensor]) -> Tensor:
+        return self._segment(row_frame_b.shape[0]).memory_bnc
 
     def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
         return self._segment(1)

@@ -11,7 +11,16 @@ from sam2.modeling.sam2_base import SAM2Base
 from torch import Tensor
 
 from engines.graphs import SDPA, Encode, Kernels, PromptMask, PromptPoints, Track, spec_of
-from engines.spec import MAX_FRAMES, MAX_ROWS, FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Segmentation
+from engines.spec import (
+    MAX_FRAMES,
+    MAX_ROWS,
+    FrameFeatures,
+    MemoryRead,
+    ModelSpec,
+    PointPrompt,
+    Proposals,
+    Segmentation,
+)
 
 
 class EagerEngine:
@@ -58,6 +67,16 @@ class EagerEngine:
     @torch.inference_mode()
     def track(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Segmentation, Tensor]:
         result: tuple[Segmentation, Tensor] = self._track(frames, row_frame_b, read)
+        return result
+
+    @torch.inference_mode()
+    def propose(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Proposals, Tensor]:
+        return self._track.propose(frames, row_frame_b, read)
+
+    @torch.inference_mode()
+    def remember(self, frames: FrameFeatures, row_frame_b: Tensor, chosen: tuple[Tensor, Tensor]) -> Tensor:
+        features = frames.features_fchw.index_select(0, row_frame_b)
+        result: Tensor = self._track.remember(features, *chosen, False)
         return result
 
     @torch.inference_mode()

@@ -20,6 +20,7 @@ from engines.spec import (
     PointPrompt,
     Program,
     ProgramKey,
+    Proposals,
     Segmentation,
     program_spec,
 )
@@ -79,6 +80,13 @@ class ProgrammedEngine:
         read = read._replace(memory_bmnc=read.memory_bmnc.to(self.dtype))  # float32 programs store it in bfloat16
         *found, conditioned = program(*track_inputs(frames, row_frame_b, read, sparse_1sc=self._sparse_1sc))
         return Segmentation(*found), conditioned
+
+    def propose(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Proposals, Tensor]:
+        """No program ends there."""
+        return self.inner.propose(frames, row_frame_b, read)
+
+    def remember(self, frames: FrameFeatures, row_frame_b: Tensor, chosen: tuple[Tensor, Tensor]) -> Tensor:
+        return self.inner.remember(frames, row_frame_b, chosen)
 
     def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
         return self.inner.prompt_points(frame, prompt, conditioned_bchw)

@@ -144,6 +144,15 @@ class Segmentation(NamedTuple):
     memory_bnc: Tensor  # (b, num_tokens, memory_dim)
 
 
+class Proposals(NamedTuple):
+    """The three masks that compete for each row (k), before one is taken; those of an absent object are gated."""
+
+    logits_bkhw: Tensor  # float32 (b, 3, low_res_size, low_res_size)
+    ious_bk: Tensor  # float32, the model's estimates
+    scores_b: Tensor  # float32 object score logits; > 0 = visible
+    pointers_bkc: Tensor  # float32 (b, 3, hidden_dim)
+
+
 class PointPrompt(NamedTuple):
     """Points of one object in model pixels; labels 0 negative, 1 positive, 2 and 3 box corners."""
 
@@ -203,6 +212,16 @@ class Engine(Protocol):
 
         Also returns the conditioned features (b, c, h, w).
         """
+        ...
+
+    def propose(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Proposals, Tensor]:
+        """`track` up to the choice: all masks that compete, and the conditioned features. Who chooses otherwise than by
+        predicted IoU goes on with `remember`.
+        """
+        ...
+
+    def remember(self, frames: FrameFeatures, row_frame_b: Tensor, chosen: tuple[Tensor, Tensor]) -> Tensor:
+        """Memory frames (b, num_tokens, memory_dim) of the chosen masks: their logits (b, h, w) and scores (b,)."""
         ...
 
     def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:

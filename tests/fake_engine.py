@@ -14,6 +14,7 @@ from engines.spec import (
     MemoryRead,
     ModelSpec,
     PointPrompt,
+    Proposals,
     Segmentation,
 )
 
@@ -47,6 +48,17 @@ class FakeEngine:
         rows = row_frame_b.shape[0]
         self.tracked.append(rows)
         return self._segment(rows), torch.zeros(rows, 32, 4, 4)
+
+    def propose(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Proposals, Tensor]:
+        found, conditioned = self.track(frames, row_frame_b, read)
+        logits, ious, scores, pointers, _ = found
+        proposals = Proposals(
+            logits[:, None].repeat(1, 3, 1, 1), ious[:, None].repeat(1, 3), scores, pointers[:, None].repeat(1, 3, 1)
+        )
+        return proposals, conditioned
+
+    def remember(self, frames: FrameFeatures, row_frame_b: Tensor, chosen: tuple[Tensor, Tensor]) -> Tensor:
+        return self._segment(row_frame_b.shape[0]).memory_bnc
 
     def prompt_points(self, frame: FrameFeatures, prompt: PointPrompt, conditioned_bchw: Tensor | None) -> Segmentation:
         return self._segment(1)

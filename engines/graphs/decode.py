@@ -16,7 +16,7 @@ from sam2.modeling.sam2_utils import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from engines.spec import NO_OBJECT_LOGIT
+from engines.spec import NO_OBJECT_LOGIT, Proposals
 
 
 class Candidates(NamedTuple):
@@ -115,6 +115,15 @@ class Decode(nn.Module):
         logits = torch.where(visible_b1[:, :, None], logits, NO_OBJECT_LOGIT)
         pointers = torch.where(visible_b1, self.pointer_head(tokens), self.no_object_pointer_1c)
         return Choice(logits, ious, found.scores_b1[:, 0], pointers)
+
+    def compete(self, found: Candidates) -> Proposals:
+        """The three masks that `choose` takes the best of when tracking, gated like it."""
+        visible_b1 = found.scores_b1 > 0
+        logits = torch.where(visible_b1[:, :, None, None], found.logits_b4hw[:, 1:], NO_OBJECT_LOGIT)
+        pointers = torch.where(
+            visible_b1[:, :, None], self.pointer_head(found.tokens_b4c[:, 1:]), self.no_object_pointer_1c
+        )
+        return Proposals(logits, found.ious_b4[:, 1:], found.scores_b1[:, 0], pointers)
 
     def _is_stable(self, logits_bhw: Tensor) -> Tensor:
         """Stability score of `MaskDecoder._get_stability_scores`: IoU of the mask at two nearby thresholds."""

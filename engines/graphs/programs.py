@@ -17,7 +17,7 @@ from engines.graphs.attend import Attend
 from engines.graphs.decode import Decode
 from engines.graphs.kernel import SDPA, Kernel
 from engines.graphs.remember import Remember
-from engines.spec import NUM_EMPTY_TOKENS, FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Segmentation
+from engines.spec import NUM_EMPTY_TOKENS, FrameFeatures, MemoryRead, ModelSpec, PointPrompt, Proposals, Segmentation
 
 _LOGIT_LIMIT = 32.0  # `add_new_points_or_box` clamps the logits that it feeds back
 _MASK_SCALE, _MASK_BIAS = 20.0, -10.0  # `_use_mask_as_output`
@@ -70,6 +70,14 @@ class Track(nn.Module):
         choice = self.decode(conditioned, (rows.high0_fchw, rows.high1_fchw), (sparse_bsc, self.dense_1chw), True)
         memory = self.remember(features, choice.logits_bhw, choice.scores_b, False)
         return Segmentation(choice.logits_bhw, choice.ious_b, choice.scores_b, choice.pointers_bc, memory), conditioned
+
+    def propose(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Proposals, Tensor]:
+        """`forward` up to the choice."""
+        rows = FrameFeatures(*(x.index_select(0, row_frame_b) for x in frames))
+        conditioned = self.attend(rows.tokens_fnc, read).transpose(1, 2).reshape(rows.features_fchw.shape)
+        prompt = self.sparse_1sc.expand(row_frame_b.shape[0], -1, -1), self.dense_1chw
+        found = self.decode.candidates(conditioned, (rows.high0_fchw, rows.high1_fchw), prompt)
+        return self.decode.compete(found), conditioned
 
 
 class PromptPoints(nn.Module):
