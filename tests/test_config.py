@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream.config import CameraConfig, Config, ConfigError, PromptConfig, PromptFlags, config_from_flags, load_config
+from stream.config import (
+    CameraConfig,
+    Config,
+    ConfigError,
+    EnhanceOptions,
+    PromptConfig,
+    PromptFlags,
+    RefineOptions,
+    config_from_flags,
+    load_config,
+    treatment_from_flags,
+)
 from stream.config.flags import camera_name
 
 WHOLE = """
@@ -43,6 +54,10 @@ clock = "sender"
 stall_s = 5
 freeze_s = 0
 memory_gap_s = 60
+memory_policy = "motion"
+camera_motion = true
+refine = { fill_holes = 8, remove_specks = 60, smooth = 0.5, upsample = "guided", non_overlap = true }
+enhance = { denoise = 0.5, low_light = 1, stabilise = true }
 [[camera.prompt]]
 object_id = 7
 label = "person"
@@ -51,6 +66,8 @@ box = [0, 0, 100, 200]
 [[camera.prompt]]
 object_id = 8
 mask = "cup.png"
+refine = { smooth = 0 }
+memory_policy = "sam2"
 
 [[camera]]
 name = "clip"
@@ -87,9 +104,18 @@ def test_every_setting_arrives(folder: Path) -> None:
                 stall_s=5.0,
                 freeze_s=0.0,
                 memory_gap_s=60.0,
+                memory_policy="motion",
+                camera_motion=True,
+                refine=RefineOptions(fill_holes=8, remove_specks=60, smooth=0.5, upsample="guided", non_overlap=True),
+                enhance=EnhanceOptions(denoise=0.5, low_light=1.0, stabilise=True),
                 prompts=(
                     PromptConfig(7, "person", points=((10, 20, 1), (30.5, 40, 0), (1, 2, 1)), box=(0, 0, 100, 200)),
-                    PromptConfig(8, mask=folder / "cup.png"),
+                    PromptConfig(
+                        8,
+                        mask=folder / "cup.png",
+                        refine=RefineOptions(8, 60, smooth=0.0, upsample="guided", non_overlap=True),
+                        memory_policy="sam2",
+                    ),
                 ),
             ),
             CameraConfig("clip", str(folder / "clip.mp4"), pace="offline", loop=True, frame_id="robot/camera"),
@@ -204,6 +230,18 @@ WRONG = [
     ("[[camera]]\nname = 'a'\nsource = 'none.mp4'", "camera[0].source", "an existing file or folder"),
     ("[[camera]]\nname = 'a'\nsource = 'gopher://x'", "camera[0].source", "one of the schemes rtsp"),
     ("[[camera]]\nname = 'a'\nsource = ''", "camera[0].source", "a webcam"),
+    (CAMERA + "memory_policy = 'samurai'", "camera[0].memory_policy", "one of sam2, motion"),
+    (CAMERA + "camera_motion = 1", "camera[0].camera_motion", "true or false"),
+    (CAMERA + "refine = true", "camera[0].refine", "a table"),
+    (CAMERA + "refine.fill_holes = 65537", "camera[0].refine.fill_holes", "from 0 to 65536"),
+    (CAMERA + "refine.remove_specks = 0.5", "camera[0].refine.remove_specks", "from 0 to 65536"),
+    (CAMERA + "refine.smooth = 1.5", "camera[0].refine.smooth", "a number from 0 (off) to 1"),
+    (CAMERA + "refine.upsample = 'cubic'", "camera[0].refine.upsample", "one of bilinear, guided"),
+    (CAMERA + "refine.fill_hole = 8", "camera[0].refine.fill_hole", "fill_holes (there is no key fill_hole)"),
+    (CAMERA + "enhance.denoise = nan", "camera[0].enhance.denoise", "a number from 0 (off) to 1"),
+    (CAMERA + "enhance.stabilise = 'yes'", "camera[0].enhance.stabilise", "true or false"),
+    (PROMPT + "refine.non_overlap = true", "camera[0].prompt[0].refine.non_overlap", "one of the keys fill_holes"),
+    (PROMPT + "memory_policy = 1", "camera[0].prompt[0].memory_policy", "one of sam2, motion"),
     (PROMPT, "camera[0].prompt[0]", "a box, a mask, or at least one point"),
     (PROMPT + "points = [[1, 2, 0]]", "camera[0].prompt[0]", "at least one point with label 1"),
     (PROMPT + "points = [[1, 2, 2]]", "camera[0].prompt[0].points[0]", "a label of 1"),
@@ -298,6 +336,31 @@ def test_the_command_line_makes_the_same_values() -> None:
 def test_a_wrong_option_is_named(flags: PromptFlags, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
         config_from_flags("0", flags, options={})
+
+
+def test_settings_of_masks_and_pictures_stand_on_the_command_line_too() -> None:
+    memory = {"memory_policy": "motion", "camera_motion": True}
+    options = {**memory, "fill_holes": 8, "upsample": "guided", "smooth": None, "stabilise": True}
+    (camera,) = config_from_flags("testsrc://", PromptFlags(), options=options).cameras
+    assert camera.memory_policy == "motion" and camera.camera_motion
+    assert camera.refine == RefineOptions(fill_holes=8, upsample="guided")
+    assert camera.enhance == EnhanceOptions(stabilise=True)
+    assert treatment_from_flags({**options, "model": "nano"}) == (camera.refine, camera.enhance)
+    with pytest.raises(ConfigError, match="command line: --fill-holes = -1: expected a whole number from 0 to 65536"):
+        treatment_from_flags({"fill_holes": -1})
+    with pytest.raises(ConfigError, match="command line: --upsample = 'cubic': expected one of bilinear, guided"):
+        config_from_flags("0", PromptFlags(), options={"upsample": "cubic"})
+
+
+def test_a_prompt_s_own_settings_are_laid_over_the_camera_s(folder: Path) -> None:
+    prompts = "".join(
+        f"[[camera.prompt]]\nobject_id = {number}\npoints = [[1, 2]]\n{refine}\n"
+        for number, refine in enumerate(("", "refine = {}", "refine = { smooth = 0.25 }"))
+    )
+    (camera,) = load(folder, CAMERA + prompts + "[camera.refine]\nfill_holes = 9\n").cameras
+    of_camera = RefineOptions(fill_holes=9)
+    own = RefineOptions(fill_holes=9, smooth=0.25)
+    assert camera.refine == of_camera and [prompt.refine for prompt in camera.prompts] == [None, of_camera, own]
 
 
 def test_a_wrong_source_is_named() -> None:

@@ -13,7 +13,7 @@ from unit_rig import EXAMPLE, PROGRAM, UNIT, environment, service, settings
 
 from stream.client import Subscriber
 from stream.config import Config, load_config
-from stream.config.load import _CAMERA, _PROMPT, _TOP
+from stream.config.load import _CAMERA, _PROMPT, _TOP, ENHANCE, REFINE
 from stream.keys.ring import server_path
 
 MAX_EXPOSURE = 2.0  # of 10; 1.6 with systemd 252
@@ -76,8 +76,8 @@ def test_the_unit_s_placeholder_for_a_key_is_no_key(tmp_path: Path, monkeypatch:
 def test_the_example_configuration_is_right_and_tells_every_key(tmp_path: Path) -> None:
     assert load_config(EXAMPLE).bind[0] == "ipc:///run/sam2-stream/masks"
     text = EXAMPLE.read_text(encoding="utf-8")
-    for key in {*_TOP, *_CAMERA, *_PROMPT} - {"camera", "prompt"}:
-        setting = re.search(rf"^#?{key} = ", text, re.MULTILINE)
+    for key in {*_TOP, *_CAMERA, *_PROMPT, *REFINE, *ENHANCE} - {"camera", "prompt"}:
+        setting = re.search(rf"^(#?{key} = |\[camera\.{key}\]$)", text, re.MULTILINE)
         assert setting is not None, f"{key} is not explained"
     for name in ("model.pt", "gate.png", "recorded.mp4"):
         (tmp_path / name).touch()

@@ -7,11 +7,23 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
 from stream.cli.failure import CommandFailed
+from stream.cli.treatment import (
+    CameraMotion,
+    Denoise,
+    FillHoles,
+    LowLight,
+    NonOverlap,
+    Policy,
+    RemoveSpecks,
+    Smooth,
+    Stabilise,
+    Upsample,
+)
 from stream.config import Config, PromptFlags, config_from_flags, load_config
 
 commands = typer.Typer()
@@ -54,8 +66,12 @@ MaxFps = Annotated[float | None, typer.Option(help="Take at most so many picture
 Encoding = Annotated[str | None, typer.Option(help="bits, coco_rle or none.")]
 
 
+_MARKS = ("point", "box", "mask", "label")  # the options of `PromptFlags`
+
+
 @commands.command()
 def run(
+    context: typer.Context,
     source: Source,
     point: Point = None,
     box: Box = None,
@@ -77,14 +93,25 @@ def run(
     loop: Loop = False,
     max_fps: MaxFps = None,
     mask_encoding: Encoding = None,
+    memory_policy: Policy = None,
+    camera_motion: CameraMotion = False,
+    fill_holes: FillHoles = None,
+    remove_specks: RemoveSpecks = None,
+    smooth: Smooth = None,
+    upsample: Upsample = None,
+    non_overlap: NonOverlap = False,
+    denoise: Denoise = None,
+    low_light: LowLight = None,
+    stabilise: Stabilise = False,
 ) -> None:
     """Run the daemon: pictures in, masks out over ZeroMQ, until the source ends or INT or TERM arrives."""
-    flags = PromptFlags(point or (), box or (), mask or (), label or ())
-    camera = {"name": name, "pace": pace, "loop": loop or None, "max_fps": max_fps}
-    where = {"device": device, "dtype": dtype, "backend": backend, "allow_cpu": allow_cpu or None}
-    program = {"model": model, "checkpoint": checkpoint, **where}
-    service = {"bind": bind or None, "control": control or None, "http": http, "keys": keys, "state": state}
-    config = _config(source, flags, {**camera, **program, **service, "mask_encoding": mask_encoding})
+    given = {key: value for key, value in context.params.items() if key != "source"}
+    flags = PromptFlags(*(given.pop(key) or () for key in _MARKS))
+    options = {key: None if value is False or value in ([], ()) else value for key, value in given.items()}
+    _start(source, _config(source, flags, options))
+
+
+def _start(source: str, config: Config) -> NoReturn:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from stream.daemon import Daemon
     from stream.keys import KeysError

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from stream.config.checks import Place
-from stream.config.load import parse_config
+from stream.config.load import ENHANCE, REFINE, enhance_options, parse_config, refine_options
+from stream.config.treatment import EnhanceOptions, RefineOptions
 from stream.config.values import COMMAND_LINE, Config
 
-_CAMERA_KEYS = ("name", "pace", "loop", "max_fps", "rtsp_transport")
+_CAMERA_KEYS = ("name", "pace", "loop", "max_fps", "rtsp_transport", "memory_policy", "camera_motion")
+_TABLES = {"refine": tuple(REFINE), "enhance": tuple(ENHANCE)}  # of a camera, and the options that belong there
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class _FlagPlace(Place):
     def at(self, key: str | int) -> Place:
         return (
             self
-            if isinstance(key, int) or key in ("camera", "prompt")
+            if isinstance(key, int) or key in ("camera", "prompt", *_TABLES)
             else _FlagPlace(self.file, self.folder, _option(key))
         )
 
@@ -60,9 +62,20 @@ def config_from_flags(source: str, flags: PromptFlags, *, options: Mapping[str, 
     place = _FlagPlace(COMMAND_LINE, Path())
     given = {key: value for key, value in options.items() if value is not None}
     camera = {key: given.pop(key) for key in _CAMERA_KEYS if key in given}
+    for name, keys in _TABLES.items():
+        camera[name] = {key: given.pop(key) for key in keys if key in given}
     camera.setdefault("name", camera_name(source))
     camera |= {"source": source, "prompt": list(_prompts(flags, place).values())}
     return parse_config({**given, "camera": [camera]}, place)
+
+
+def treatment_from_flags(options: Mapping[str, object]) -> tuple[RefineOptions, EnhanceOptions]:
+    """The options of a command line that are about masks and pictures, None where one was not given; raises
+    `ConfigError` that names the option.
+    """
+    place = _FlagPlace(COMMAND_LINE, Path())
+    refine, enhance = ({k: options[k] for k in keys if options.get(k) is not None} for keys in _TABLES.values())
+    return refine_options(refine, place), enhance_options(enhance, place)
 
 
 def marks_from_flags(points: Sequence[str], box: str | None) -> dict[str, Any]:

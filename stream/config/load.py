@@ -6,6 +6,7 @@ Never: opens a camera or lets an unknown key pass. Paths in the file are relativ
 
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from stream.config.checks import (
     table,
     text,
 )
+from stream.config.treatment import MEMORY_POLICIES, REFERENCE_SIZE, EnhanceOptions, RefineOptions
 from stream.config.values import BACKENDS, MAX_OBJECT_ID, MODELS, CameraConfig, Config, ConfigError, PromptConfig
 
 coordinate = number("a coordinate in pixels from 0 to 100000", 0, 100_000)
@@ -94,7 +96,30 @@ def _camera(value: object, place: Place) -> CameraConfig:
     values = table(value, place, _CAMERA, required=["name", "source"])
     prompts: tuple[PromptConfig, ...] = values.pop("prompt", ())
     _once(place.at("prompt"), "object_id", [prompt.object_id for prompt in prompts])
-    return CameraConfig(prompts=prompts, **values)
+    camera = CameraConfig(**values)
+    given = value["prompt"] if isinstance(value, dict) and prompts else []
+    whole = [_completed(prompt, raw, camera.refine) for prompt, raw in zip(prompts, given, strict=True)]
+    return dataclasses.replace(camera, prompts=tuple(whole))
+
+
+def _completed(prompt: PromptConfig, given: dict[str, Any], of_camera: RefineOptions) -> PromptConfig:
+    """With the camera's settings where the prompt has none of its own."""
+    if prompt.refine is None:
+        return prompt
+    own = {key: getattr(prompt.refine, key) for key in given["refine"]}
+    return dataclasses.replace(prompt, refine=dataclasses.replace(of_camera, **own))
+
+
+def refine_options(value: object, place: Place) -> RefineOptions:
+    return RefineOptions(**table(value, place, REFINE))
+
+
+def enhance_options(value: object, place: Place) -> EnhanceOptions:
+    return EnhanceOptions(**table(value, place, ENHANCE))
+
+
+def _refine_of_prompt(value: object, place: Place) -> RefineOptions:
+    return RefineOptions(**table(value, place, {key: REFINE[key] for key in REFINE if key != "non_overlap"}))
 
 
 def _once(place: Place, key: str, values: Sequence[object]) -> None:
@@ -103,12 +128,23 @@ def _once(place: Place, key: str, values: Sequence[object]) -> None:
             place.at(index).at(key).refuse(value, f"a {key} that stands only once")
 
 
+_share = number("a number from 0 (off) to 1", 0, 1)
+REFINE: dict[str, Check] = {
+    "fill_holes": integer(0, REFERENCE_SIZE**2),
+    "remove_specks": integer(0, REFERENCE_SIZE**2),
+    "smooth": _share,
+    "upsample": choice("bilinear", "guided"),
+    "non_overlap": flag,
+}
+ENHANCE: dict[str, Check] = {"denoise": _share, "low_light": _share, "stabilise": flag}
 _PROMPT: dict[str, Check] = {
     "object_id": integer(0, MAX_OBJECT_ID),
     "label": text("a text of at most 64 characters", r"[^\x00-\x1f]{0,64}"),
     "points": list_of(_point, "a list of [x, y, label]", low=1, high=64),
     "box": _box,
     "mask": existing_file,
+    "refine": _refine_of_prompt,
+    "memory_policy": choice(*MEMORY_POLICIES),
 }
 _CAMERA: dict[str, Check] = {
     "name": text("1 to 64 of the characters A-Z a-z 0-9 _ . -", r"[A-Za-z0-9_.-]{1,64}"),
@@ -124,6 +160,10 @@ _CAMERA: dict[str, Check] = {
     "stall_s": number("seconds from 0.5 to 3600", 0.5, 3600),
     "freeze_s": number("seconds from 0 (never) to 86400", 0, 86_400),
     "memory_gap_s": number("seconds from 0 to 86400", 0, 86_400),
+    "memory_policy": choice(*MEMORY_POLICIES),
+    "camera_motion": flag,
+    "refine": refine_options,
+    "enhance": enhance_options,
     "prompt": list_of(_prompt, "[[camera.prompt]] tables"),
 }
 _TOP: dict[str, Check] = {

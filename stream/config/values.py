@@ -7,9 +7,11 @@ Never: checks a value; that happens once, when a file or a command line is read.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
+
+from stream.config.treatment import EnhanceOptions, MemoryPolicy, RefineOptions
 
 MODELS = (
     "nano",
@@ -52,7 +54,8 @@ class ConfigError(ValueError):
 class PromptConfig:
     """An object to segment: points, a box, both, or a mask file, in pixels of the picture.
 
-    A point is (x, y, label), with label 1 on the object and 0 beside it.
+    A point is (x, y, label), with label 1 on the object and 0 beside it. `refine` and `memory_policy` are the camera's
+    where they are None.
     """
 
     object_id: int
@@ -60,6 +63,8 @@ class PromptConfig:
     points: tuple[tuple[float, float, int], ...] = ()
     box: tuple[float, float, float, float] | None = None
     mask: Path | None = None
+    refine: RefineOptions | None = None  # complete: what was not given is the camera's
+    memory_policy: MemoryPolicy | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +84,10 @@ class CameraConfig:
     stall_s: float = 3.0  # without a picture for so long (and 10 frame periods): open again
     freeze_s: float = 10.0  # the same picture for so long: open again, and say so; 0 = never
     memory_gap_s: float = 30.0  # without a picture for so long: what was tracked is forgotten
+    memory_policy: MemoryPolicy = "sam2"
+    camera_motion: bool = False  # with "motion": the camera's own movement is taken out of the objects'
+    refine: RefineOptions = field(default_factory=RefineOptions)
+    enhance: EnhanceOptions = field(default_factory=EnhanceOptions)
     prompts: tuple[PromptConfig, ...] = ()
 
     def __post_init__(self) -> None:
