@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +21,8 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
+
+from engines.whole_file import replaced
 
 MAGIC = b"SAM2REF1"
 HEAD_BYTES = len(MAGIC) + 8 + 32
@@ -94,15 +95,8 @@ def write_evidence(path: Path, key: str, evidence: Evidence) -> None:
     logits, scores, packed, seconds = (np.ascontiguousarray(array).tobytes() for array in arrays)
     shapes = evidence.logits_tnhw.shape, evidence.packed_tnhb.shape
     payload = msgspec.msgpack.encode(_Saved(key, *shapes, logits, scores, packed, seconds))
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor, beside = tempfile.mkstemp(suffix=".new", dir=path.parent)  # mode 0600, and a name of its own
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(MAGIC + len(payload).to_bytes(8, "little") + hashlib.sha256(payload).digest() + payload)
-        os.replace(beside, path)
-    except OSError:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    with replaced(path) as file:
+        file.write(MAGIC + len(payload).to_bytes(8, "little") + hashlib.sha256(payload).digest() + payload)
     kept = sorted(path.parent.glob(f"*{SUFFIX}"), key=lambda old: old.stat().st_mtime_ns, reverse=True)
     for old in kept[MAX_FILES:]:
         old.unlink(missing_ok=True)

@@ -24,6 +24,7 @@ import torch
 from msgspec import Meta
 from torch import Tensor
 
+from engines.whole_file import replaced
 from stream.command import CameraName, Label, ObjectId
 from stream.memory import NO_TIME, RowMemory
 
@@ -131,25 +132,9 @@ def write_state(path: Path, state: State) -> None:
     payload = msgspec.msgpack.encode(state)
     if HEAD_BYTES + len(payload) > MAX_FILE_BYTES:
         raise StateError(f"{path}: {len(payload)} bytes of objects; expected at most {MAX_FILE_BYTES}")
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    beside = path.with_name(f"{path.name}.new")
-    beside.unlink(missing_ok=True)
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(MAGIC + len(payload).to_bytes(8, "little") + hashlib.sha256(payload).digest())
-            file.write(payload)
-            file.flush()
-            os.fsync(descriptor)
-        os.replace(beside, path)
-    except OSError:
-        beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with replaced(path) as file:
+        file.write(MAGIC + len(payload).to_bytes(8, "little") + hashlib.sha256(payload).digest())
+        file.write(payload)
 
 
 def saved_camera(camera: LiveCamera) -> SavedCamera:

@@ -29,6 +29,7 @@ from typing import BinaryIO, NamedTuple
 from engines.build.recipe import Recipe
 from engines.build.verdict import Verdict
 from engines.weights import cache_folder
+from engines.whole_file import replaced
 
 log = logging.getLogger(__name__)
 
@@ -125,17 +126,12 @@ class EngineCache:
         """Put a plan in its place, whole or not at all."""
         path = self.path_of(label.recipe, refused=refused)
         self._make_folder(path.parent)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
         head = label.to_json() + b"\n"
         try:
-            with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600), "wb") as file:
+            with replaced(path) as file:
                 for piece in (_MAGIC, _digest(head, plan).encode() + b"\n", head, plan):
                     file.write(piece)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part, path)
         except OSError as error:
-            part.unlink(missing_ok=True)
             raise CacheError(f"{path}: cannot be written: {error.strerror}") from error
         self.prune(keep=path)
         return path

@@ -7,14 +7,13 @@ program is built as one engine, in the precision that its file spells out, or no
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from engines.tensorrt.library import Library
 from engines.tensorrt.progress import Progress, make_monitor
+from engines.whole_file import replaced
 
 
 class BuildError(RuntimeError):
@@ -54,7 +53,8 @@ def build_plan(
     if plan is None:
         raise BuildError(f"{library.name} {library.version} cannot build the program: {library.take_errors()}")
     if cache is not None and options.timing_cache is not None:
-        _write_atomically(options.timing_cache, bytes(memoryview(cache.serialize())))
+        with replaced(options.timing_cache) as file:
+            file.write(bytes(memoryview(cache.serialize())))
     return bytes(memoryview(plan))
 
 
@@ -105,10 +105,3 @@ def _attach_timing_cache(library: Library, config: Any, path: Path | None) -> An
         cache = config.create_timing_cache(b"")
         config.set_timing_cache(cache, False)
     return cache
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, delete=False) as file:  # created with mode 0600
-        file.write(data)
-    os.replace(file.name, path)
