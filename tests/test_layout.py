@@ -17,7 +17,7 @@ LIGHT = ("stream.frame", "stream.config", "stream.wire", "stream.client", "strea
 # package -> the only modules (with what lies below them) that may import it; nobody at all for torchvision
 ONLY_IN = {
     "torchvision": (),
-    "av": ("stream.capture", "stream.movie"),
+    "av": ("stream.capture", "stream.footage", "stream.movie", "stream.film"),
     "tensorrt": ("engines.tensorrt",),
     "tensorrt_rtx": ("engines.tensorrt",),
     "torch_tensorrt": ("engines.tensorrt",),
@@ -237,7 +237,7 @@ def test_torchvision_is_never_imported(path: Path) -> None:
 
 def test_opencv_is_loaded_before_pyav() -> None:
     """In the other order an OpenCV window hangs: both bring their own libxcb."""
-    for room in ("stream.capture", "stream.movie"):
+    for room in ("stream.capture", "stream.footage", "stream.movie"):
         ours = [target for target in top_imports(room) if target == "cv2" or below(target, "av", "stream")]
         assert ours[0] == "cv2", f"{room} must import cv2 before {ours[0]}"
 
