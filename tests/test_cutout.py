@@ -1,0 +1,96 @@
+"""Cut-outs of real textures for training, on a generated video."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from engines.synthetic.bank import Entry, read_index, read_texture, write_index
+from engines.synthetic.cutout import best_cuts, even_regions, fill, moving_regions, with_alpha
+
+HEIGHT, WIDTH = 180, 320
+CENTRE, RADIUS = (150, 90), 40
+
+
+def scene(shift: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A red disk on grey noise, and where it is."""
+    noise = np.random.default_rng(5).integers(110, 140, (HEIGHT, WIDTH, 1), dtype=np.uint8)
+    picture = np.repeat(noise, 3, axis=2)
+    disk = np.zeros((HEIGHT, WIDTH), np.uint8)
+    cv2.circle(disk, (CENTRE[0] + shift, CENTRE[1]), RADIUS, 1, cv2.FILLED)
+    texture = np.random.default_rng(6).integers((10, 10, 190), (50, 50, 230), (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    moved = np.roll(texture, shift, axis=1)
+    picture[disk > 0] = moved[disk > 0]
+    return picture, disk > 0
+
+
+def iou(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    return float((one & other).sum() / (one | other).sum())
+
+
+def test_an_even_object_is_cut_out_along_its_outline() -> None:
+    picture, truth = scene()
+    cuts = best_cuts(picture, even_regions(picture))
+    assert max(iou(cut.mask_hw, truth) for cut in cuts) > 0.95
+
+
+def test_what_moves_is_found_without_a_colour_of_its_own() -> None:
+    before, _ = scene()
+    after, truth = scene(shift=6)
+    regions = list(moving_regions(before, after))
+    assert max(iou(region.mask_hw, truth) for region in regions) > 0.6
+    assert not list(moving_regions(after, after))
+
+
+def test_a_picture_of_noise_gives_nothing() -> None:
+    noise = np.random.default_rng(7).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    assert best_cuts(noise, even_regions(noise)) == []
+
+
+def test_no_colour_of_the_background_is_in_a_cut_out() -> None:
+    picture, truth = scene()
+    cut = with_alpha(picture, truth)
+    assert cut.shape == (2 * RADIUS + 1 + 4, 2 * RADIUS + 1 + 4, 4)
+    assert (cut[..., 2] > 180).all(), "red everywhere, also where alpha is 0"
+    assert cut[cut.shape[0] // 2, cut.shape[1] // 2, 3] == 255
+    assert cut[0, 0, 3] == 0
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("bank")
+    for name in ("disk", "again"):
+        video = cv2.VideoWriter(
+            str(folder / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (2 * WIDTH, 2 * HEIGHT)
+        )
+        for number in range(8):
+            video.write(cv2.resize(scene(3 * number)[0], (2 * WIDTH, 2 * HEIGHT)))
+        video.release()
+    entries = [entry for name in ("disk", "again") for entry in fill(folder / f"{name}.avi", folder, 1)]
+    write_index(folder, entries)
+    return folder
+
+
+def test_a_bank_is_read_as_it_was_written(bank: Path) -> None:
+    entries = read_index(bank)
+    assert {entry.clip for entry in entries} == {"disk", "again"}
+    for entry in entries:
+        texture = read_texture(bank, entry)
+        assert texture.shape[2] == (3 if entry.kind == "picture" else 4)
+    assert any(entry.kind != "picture" for entry in entries)
+
+
+def test_a_clip_that_is_left_out_gives_nothing(bank: Path) -> None:
+    assert {entry.clip for entry in read_index(bank, leave_out=["disk"])} == {"again"}
+    with pytest.raises(ValueError, match="nothing of dsk"):
+        read_index(bank, leave_out=["dsk"])
+
+
+def test_what_is_no_bank_is_named(bank: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is no bank of cut-outs"):
+        read_index(tmp_path)
+    (tmp_path / "gone.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"gone\.png"):
+        read_texture(tmp_path, Entry("gone.png", "disk", 0, "region", 0.1, 20.0))
