@@ -126,21 +126,29 @@ def coco_sequences(path: Path) -> list[CocoSequence]:
     groups = _by_video(file)
     titles = {video.id: re.sub(r"[^\w.-]+", "_", video.name) for video in file.videos}
     only = path.stem if len(groups) == 1 else ""
-    return [_sequence(path, titles.get(key) or only or str(key), group, file) for key, group in sorted(groups.items())]
+    return [
+        _sequence(path, titles.get(key) or only or str(key), group, categories=file.categories)
+        for key, group in sorted(groups.items())
+    ]
 
 
 def _by_video(file: CocoFile) -> dict[int, dict[int, list[Annotation]]]:
-    """Video, place of the picture in it, and what is annotated there; whole-video annotations lie under each place."""
+    """Video, place of the picture in it, and what is annotated there."""
     groups: dict[int, dict[int, list[Annotation]]] = defaultdict(dict)
     places = _places(file.images)
     for video, place in places.values():
         groups[video][place] = []
     for item in file.annotations:
-        video, place = places.get(item.image_id, (item.video_id, item.image_id))
-        everywhere = range(len(item.segmentations or ()))
-        for each in [place] if item.segmentations is None else everywhere:
-            groups[item.video_id if item.segmentations is not None else video].setdefault(each, []).append(item)
+        for video, place in _where(item, places):
+            groups[video].setdefault(place, []).append(item)
     return groups
+
+
+def _where(item: Annotation, places: Mapping[int, tuple[int, int]]) -> list[tuple[int, int]]:
+    """Video and place of the pictures that the annotation is about."""
+    if item.segmentations is not None:
+        return [(item.video_id, place) for place in range(len(item.segmentations))]
+    return [places.get(item.image_id, (item.video_id, item.image_id))]
 
 
 def _places(images: Iterable[CocoImage]) -> dict[int, tuple[int, int]]:
@@ -160,8 +168,10 @@ def _order(image: CocoImage) -> int:
     return next(number for number in known if number is not None)
 
 
-def _sequence(path: Path, name: str, group: Mapping[int, list[Annotation]], file: CocoFile) -> CocoSequence:
-    names = {category.id: category.name for category in file.categories}
+def _sequence(
+    path: Path, name: str, group: Mapping[int, list[Annotation]], *, categories: Sequence[Named]
+) -> CocoSequence:
+    names = {category.id: category.name for category in categories}
     labels: dict[int, str] = {}
     entries: dict[int, list[Entry]] = {}
     for place, items in group.items():
