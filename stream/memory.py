@@ -24,7 +24,7 @@ from torch import Tensor
 
 from engines.graphs import pointer_position
 from engines.spec import MemoryRead, ModelSpec, Segmentation
-from stream.slots import DRAIN_SLOT, NO_TIME, SCRATCH_ROW, Indexes, Places, Reading, SlotTable
+from stream.slots import ALL_COUNTED, DRAIN_SLOT, NO_SLOT, NO_TIME, SCRATCH_ROW, Indexes, Places, Reading, SlotTable
 
 __all__ = ["NO_TIME", "SCRATCH_ROW", "MemoryBank", "Plan", "RowMemory", "Store"]
 
@@ -38,6 +38,9 @@ class RowMemory:
     memory_times_s: NDArray[np.int64]
     pointer_times_s: NDArray[np.int64]
     age: int
+    num_idle: int = 0  # frames that were passed over
+    trail: int = ALL_COUNTED
+    anchor: int = NO_SLOT
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +114,7 @@ class MemoryBank:
         return RowMemory(
             self.store.memory_snc[memories].clone(), self.store.pointer_sc[pointers].clone(),
             self.slots.memory_time_rs[row].copy(), self.slots.pointer_time_rs[row].copy(), self.age(row),
+            *(int(x[row]) for x in (self.slots.num_idle_r, self.slots.trail_r, self.slots.anchor_r)),
         )  # fmt: skip
 
     def import_row(self, row: int, kept: RowMemory) -> None:
@@ -120,7 +124,8 @@ class MemoryBank:
         self.store.memory_snc[memories].copy_(kept.memory_snc)
         self.store.pointer_sc[pointers].copy_(kept.pointer_sc)
         self.slots.memory_time_rs[row], self.slots.pointer_time_rs[row] = kept.memory_times_s, kept.pointer_times_s
-        self.slots.age_r[row] = kept.age
+        self.slots.age_r[row], self.slots.num_idle_r[row] = kept.age, kept.num_idle
+        self.slots.trail_r[row], self.slots.anchor_r[row] = kept.trail, kept.anchor
 
     def accepts(self, kept: RowMemory) -> bool:
         """Whether a row of another bank fits this one."""
@@ -136,17 +141,29 @@ class MemoryBank:
         """
         self.slots.rewind(row, age)
 
+    def go_back(self, row: int, num_frames: int) -> None:
+        """`rewind` by so many frames, also those that were passed over."""
+        self.slots.go_back(row, num_frames)
+
+    def num_frames(self, row: int) -> int:
+        """Frames that the row has processed, also those that were passed over."""
+        return self.age(row) + int(self.slots.num_idle_r[row])
+
     def is_prompted(self, row: int) -> bool:
         """Whether the frame in hand is in a prompt slot."""
         return self.slots.is_prompted(row)
 
     def age(self, row: int) -> int:
-        """Frames that the row has processed; the index of the frame in hand."""
+        """Frames that the row has processed and not passed over; the index of the frame in hand."""
         return int(self.slots.age_r[row])
 
     def advance(self, rows: Sequence[int]) -> None:
         """The frame in hand is done."""
         self.slots.advance(rows)
+
+    def pass_over(self, rows: Sequence[int]) -> None:
+        """The frame in hand is done, and for these rows it has not been."""
+        self.slots.pass_over(rows)
 
     def lengths(self, row: int) -> tuple[int, int]:
         """How many memory frames and pointers the row attends to now; rows of equal lengths can share a batch."""
@@ -191,6 +208,12 @@ class MemoryBank:
         """Keep a prompted frame: a prompt slot, and the rings as well for the time after its eviction."""
         self.write_recent([row], found)
         self._write([row], self.slots.prompt_places(row), found)
+
+    def write_anchor(self, row: int, found: Segmentation) -> None:
+        """Keep the frame in hand like a prompted one, where no prompt needs the room."""
+        places = self.slots.anchor_places(row)
+        if places is not None:
+            self._write([row], places, found)
 
     def upload(self, values: NDArray[np.generic]) -> Tensor:
         """A small host array to the device without waiting."""

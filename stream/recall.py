@@ -10,7 +10,7 @@ them, from its mask there), written with that picture's time, and then the objec
 since then, as if it had been prompted in time. What is exact: the decoded picture, all distances in time, and for a
 new object everything, where every picture since then is kept. What is not: an object that is rewound has lost those
 of its recent memories (6 frames, 15 pointers) that later pictures had overwritten; and pictures that were processed but
-not kept only make it older.
+not kept only make it older. The memory policy is SAM 2's for as long as it catches up.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class Recall:
 
     def add(self, row: int, item: Hashable, prompt: Prompt) -> None:
         """Prompt an object on the picture, without regard to its memory."""
-        age = self.bank.age(row)
+        age = self.bank.num_frames(row)
         assert age == 0 or age >= self.distance, "an object that is younger than the picture has a fresh row"
         self._prompt(row, item, prompt, sight=self.history.sight(self.camera, self.picture), as_cond=True)
 
     def refine(self, row: int, item: Hashable, prompt: Prompt, *, as_cond: bool) -> bool:
         """Correct it there, starting from its mask there; False when that is not known any more."""
         sight = self.history.sight_of(self.camera, self.picture, item)
-        if sight is None or self.distance > self.bank.age(row):
+        if sight is None or self.distance > self.bank.num_frames(row):
             return False
         self._prompt(row, item, prompt, sight=sight, as_cond=as_cond or sight.conditioned_1chw is None)
         return True
 
     def _prompt(self, row: int, item: Hashable, prompt: Prompt, *, sight: Sight, as_cond: bool) -> None:
         bank = self.bank
-        bank.rewind(row, max(0, bank.age(row) - self.distance))
+        bank.go_back(row, self.distance)
         found = decode(self.engine, sight, prompt)
         if as_cond:
             bank.write_prompted(row, found)

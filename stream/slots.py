@@ -8,6 +8,10 @@ different lengths as in `SAM2Base._prepare_memory_conditioned_features`. A row's
 has processed. The memory of a prompted frame is written to its prompt slot *and* to the rings, where it is passed over
 while the prompt slot holds it; so a prompt that was evicted still counts as recent for as long as it is.
 
+A frame may be passed over (`stream.policy`): nothing of it is written, and the row's time stands still, so that the
+recent slots hold the last frames that were not. An anchor is such a frame's opposite: it lies in a prompt slot that no
+prompt uses, and is the first to go when one does.
+
 Capacity: rows are added by doubling when all are taken. Row 0 is scratch, for padding a batch: padding reads its slot
 0, which nobody writes, and writes its slot 1, which nobody reads.
 """
@@ -23,6 +27,8 @@ from numpy.typing import NDArray
 from engines.spec import ModelSpec
 
 NO_TIME = -1
+NO_SLOT = -1
+ALL_COUNTED = -1  # a trail without a frame that was passed over
 SCRATCH_ROW = 0
 DRAIN_SLOT = 1  # of the scratch row
 _LAST = np.iinfo(np.int64).max
@@ -59,6 +65,9 @@ class SlotTable:
         self.memory_time_rs = np.full((rows, self.num_memories), NO_TIME, np.int64)
         self.pointer_time_rs = np.full((rows, self.num_pointers), NO_TIME, np.int64)
         self.age_r = np.zeros(rows, np.int64)
+        self.num_idle_r = np.zeros(rows, np.int64)
+        self.trail_r = np.full(rows, ALL_COUNTED, np.int64)
+        self.anchor_r = np.full(rows, NO_SLOT, np.int64)
         self._free = list(range(rows - 1, SCRATCH_ROW, -1))
 
     @property
@@ -77,7 +86,8 @@ class SlotTable:
             self._grow()
         row = self._free.pop()
         self.memory_time_rs[row] = self.pointer_time_rs[row] = NO_TIME
-        self.age_r[row] = 0
+        self.age_r[row] = self.num_idle_r[row] = 0
+        self.trail_r[row], self.anchor_r[row] = ALL_COUNTED, NO_SLOT
         return row
 
     def release(self, row: int) -> None:
@@ -87,6 +97,29 @@ class SlotTable:
     def advance(self, rows: Sequence[int]) -> None:
         """The frame in hand is done."""
         self.age_r[list(rows)] += 1
+        self.trail_r[list(rows)] = self.trail_r[list(rows)] << 1 | 1
+
+    def pass_over(self, rows: Sequence[int]) -> None:
+        """The frame in hand is done, and for the memory of `rows` it has not been: their time stands still."""
+        self.num_idle_r[list(rows)] += 1
+        self.trail_r[list(rows)] <<= 1
+
+    def age_before(self, row: int, num_frames: int) -> int:
+        """The row's time so many frames ago, also of those that were passed over; a row remembers 63 of them."""
+        counted = int(self.trail_r[row]) & ((1 << min(num_frames, 63)) - 1)
+        return max(0, int(self.age_r[row]) - counted.bit_count() - max(0, num_frames - 63))
+
+    def go_back(self, row: int, num_frames: int) -> None:
+        """Forget the last frames; those in prompt slots stay."""
+        age = self.age_before(row, num_frames)
+        idle = num_frames - (int(self.age_r[row]) - age)
+        self.rewind(row, age)
+        anchor = int(self.anchor_r[row])
+        if anchor != NO_SLOT and self.memory_time_rs[row, anchor] >= age:  # who knows of what
+            self.memory_time_rs[row, anchor] = self.pointer_time_rs[row, anchor] = NO_TIME
+            self.anchor_r[row] = NO_SLOT
+        self.num_idle_r[row] = max(0, self.num_idle_r[row] - max(0, idle))
+        self.trail_r[row] >>= min(num_frames, 63)
 
     def rewind(self, row: int, age: int) -> None:
         """Forget what the row saw from frame `age` on; frames in prompt slots stay."""
@@ -136,7 +169,19 @@ class SlotTable:
     def prompt_places(self, row: int) -> Places:
         """A free prompt slot, this frame's own, or the oldest but the first; with a single slot, that one."""
         slot = self._prompt_slot(row)
-        return Places(np.array([row * self.num_memories + slot]), np.array([row * self.num_pointers + slot]))
+        if slot == self.anchor_r[row]:
+            self.anchor_r[row] = NO_SLOT
+        return self._slot_places(row, slot)
+
+    def anchor_places(self, row: int) -> Places | None:
+        """Where an anchor goes: over the last one, or into a prompt slot that no prompt uses; None where all are."""
+        times, slot = self.memory_time_rs[row, : self.max_cond], int(self.anchor_r[row])
+        if slot == NO_SLOT:
+            if NO_TIME not in times:
+                return None
+            slot = int(np.argmax(times == NO_TIME))
+            self.anchor_r[row] = slot
+        return self._slot_places(row, slot)
 
     def note(self, rows: Sequence[int], places: Places) -> None:
         """The frame in hand of `rows` lies at these places now."""
@@ -148,8 +193,13 @@ class SlotTable:
         for value in (self.age_r[row], NO_TIME):
             if value in times:
                 return int(np.argmax(times == value))
+        if self.anchor_r[row] != NO_SLOT:
+            return int(self.anchor_r[row])
         by_age = np.argsort(times)
         return int(by_age[min(1, self.max_cond - 1)])
+
+    def _slot_places(self, row: int, slot: int) -> Places:
+        return Places(np.array([row * self.num_memories + slot]), np.array([row * self.num_pointers + slot]))
 
     def _select(self, times_rs: Indexes, rows: Sequence[int], reach: int) -> tuple[Indexes, Indexes]:
         """Slots of each row in the order of reading, those that count first, and how many those are."""
@@ -168,7 +218,9 @@ class SlotTable:
         added = old - 1
         self.memory_time_rs = np.pad(self.memory_time_rs, ((0, added), (0, 0)), constant_values=NO_TIME)
         self.pointer_time_rs = np.pad(self.pointer_time_rs, ((0, added), (0, 0)), constant_values=NO_TIME)
-        self.age_r = np.pad(self.age_r, (0, added))
+        self.age_r, self.num_idle_r = np.pad(self.age_r, (0, added)), np.pad(self.num_idle_r, (0, added))
+        self.trail_r = np.pad(self.trail_r, (0, added), constant_values=ALL_COUNTED)
+        self.anchor_r = np.pad(self.anchor_r, (0, added), constant_values=NO_SLOT)
         self._free = list(range(old + added - 1, old - 1, -1))
 
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +26,10 @@ from engines.build import BACKENDS, EngineRequest, open_engine
 from engines.spec import Engine
 from stream.device import OptionError, resolve_device, resolve_dtype
 from stream.frame import Masks
+from stream.guidance import CameraPolicy, Guidance
 from stream.history import History
 from stream.memory import MemoryBank, RowMemory
+from stream.policy import PolicyName, TrackerOptions
 from stream.prepare import Upload, check_picture
 from stream.prompt import Prompt, PromptError, check_inside, checked_id, checked_prompt
 from stream.readout import Readout
@@ -37,18 +38,12 @@ from stream.step import Steps
 from stream.turn import Equipment, Snapshot, TrackedObject, Turn
 from stream.verdict import PendingMasks
 
+__all__ = ["Tracker", "TrackerOptions", "load_engine"]
+
 Image = NDArray[np.uint8]
 Bits = NDArray[np.bool_]
 Points = Sequence[tuple[float, float, int]]
 Box = Sequence[float]
-
-
-@dataclass(frozen=True, slots=True)
-class TrackerOptions:
-    """How memory is kept. Prompts beyond `max_cond_frames` evict the oldest but the first."""
-
-    max_cond_frames: int = 2
-    refine_as_cond: bool = False  # official `add_all_frames_to_correct_as_cond`
 
 
 def load_engine(
@@ -87,7 +82,8 @@ class Tracker:
         self.steps = Steps(engine, self._bank)
         self._history = History()
         ways = Upload(engine.spec.image_size, engine.device), Readout(engine.device)
-        self._equipment = Equipment(engine, self._bank, self.steps, self._history, *ways)
+        self._guidance = Guidance(CameraPolicy.checked(self.options.memory_policy, self.options.camera_motion))
+        self._equipment = Equipment(engine, self._bank, self.steps, self._history, *ways, self._guidance)
         self._objects: dict[tuple[str, int], TrackedObject] = {}
 
     @classmethod
@@ -132,8 +128,7 @@ class Tracker:
         """Prompt an object on the next frame, without regard to its memory; an unknown id is a new object.
 
         Give points (x, y, label), a box (x0, y0, x1, y1), both, or a mask (height, width), in pixels of that frame.
-        It replaces what was asked for this object since the last frame.
-        Raises `PromptError`.
+        It replaces what was asked for this object since the last frame. Raises `PromptError`.
         """
         key = (camera, checked_id(object_id))
         prompt = checked_prompt(points=points, box=box, mask=mask)
@@ -146,8 +141,8 @@ class Tracker:
     ) -> None:
         """Correct an object on the next frame, starting from its mask there; arguments as for `add`.
 
-        It replaces an earlier correction for the same frame, and corrects an `add` for the same frame.
-        Raises `PromptError`, also for an unknown id.
+        It replaces an earlier correction for the same frame, and corrects an `add` for it. Raises `PromptError`, also
+        for an unknown id.
         """
         self._find(object_id, camera).refined = checked_prompt(points=points, box=box, mask=mask)
 
@@ -163,23 +158,27 @@ class Tracker:
         item.object_id = new_id
         self._objects = {(entry.camera, entry.object_id): entry for entry in self._objects.values()}
 
+    def set_policy(self, object_id: int, policy: PolicyName | None, *, camera: str = "") -> None:
+        """Keep an object's memory so; None: as its camera's. Raises `PromptError`, also for an unknown id."""
+        item = self._find(object_id, camera)
+        item.policy = None if policy is None else CameraPolicy.checked(policy).memory_policy
+
+    def set_camera_policy(self, camera: str, memory_policy: PolicyName, *, camera_motion: bool = False) -> None:
+        """How the memory of this camera's objects is kept, from its next picture on. Raises `OptionError`."""
+        self._guidance.set(camera, CameraPolicy.checked(memory_policy, camera_motion))
+
     def snapshot(self, object_id: int, *, camera: str = "") -> Snapshot:
         """A copy of all that is known of an object. Raises `PromptError` for an unknown id."""
-        item = self._find(object_id, camera)
-        memory = self._bank.export_row(item.row) if self._bank.age(item.row) else None
-        return Snapshot(memory, item.added, item.refined)
+        return Snapshot.of(self._find(object_id, camera), self._bank, self._guidance)
 
     def restore(self, object_id: int, snapshot: Snapshot, *, camera: str = "") -> None:
         """Make an object what it was; an unknown id is a new object. For it no time has passed since."""
-        key = (camera, checked_id(object_id))
+        key = camera, checked_id(object_id)
         if key in self._objects and snapshot.memory is None:
             self._forget(self._objects[key])  # as it was before its first picture
         if key not in self._objects:
             self._objects[key] = TrackedObject(*key, self._bank.acquire())
-        item = self._objects[key]
-        item.added, item.refined = snapshot.added, snapshot.refined
-        if snapshot.memory is not None:
-            self._bank.import_row(item.row, snapshot.memory)
+        snapshot.put_back(self._objects[key], self._bank, self._guidance)
 
     def remembers(self, camera: str, mark: Hashable) -> bool:
         """Whether the picture that `launch` was given as `mark` is still kept."""
@@ -196,13 +195,15 @@ class Tracker:
         recall = Recall(self.engine, self._bank, self._history, camera, picture)
         if refine:
             item = self._find(object_id, camera)
-            return item.added is None and recall.refine(item.row, item, prompt, as_cond=self.options.refine_as_cond)
-        if key in self._objects and self._bank.age(self._objects[key].row) < recall.distance:
+            is_done = item.added is None and recall.refine(item.row, item, prompt, as_cond=self.options.refine_as_cond)
+            item.motion = None if is_done else item.motion
+            return is_done
+        if key in self._objects and self._bank.num_frames(self._objects[key].row) < recall.distance:
             self._forget(self._objects[key])  # it is younger than the picture
         if key not in self._objects:
             self._objects[key] = TrackedObject(*key, self._bank.acquire())
         item = self._objects[key]
-        item.added = item.refined = None
+        item.added = item.refined = item.motion = None
         recall.add(item.row, item, prompt)
         return True
 
@@ -223,9 +224,8 @@ class Tracker:
     def step(self, frame_hwc: Image, *, time_ns: int | None = None) -> Masks:
         """Process one picture (height, width, 3) uint8 BGR and wait for its masks.
 
-        `time_ns` (monotonic, default now) decides when an occluded object counts as lost. Raises ValueError for a
-        picture of a wrong shape or type, `PromptError` for a prompt outside the picture; that prompt is dropped and
-        nothing else changes.
+        `time_ns` (monotonic, default now) decides when an object counts as lost. Raises ValueError for a picture of a
+        wrong shape or type, `PromptError` for a prompt outside it; that prompt is dropped and nothing else changes.
         """
         now = time.monotonic_ns() if time_ns is None else time_ns
         return self.launch({"": frame_hwc}, {"": now})[""].resolve()
@@ -256,8 +256,7 @@ class Tracker:
         busy = [camera for camera in images if camera in cameras_in_use]
         pending = {camera: PendingMasks.nothing(*images[camera].shape[:2]) for camera in images}
         most = self.engine.frame_buckets[-1]
-        for start in range(0, len(busy), most):
-            part = busy[start : start + most]
+        for part in (busy[start : start + most] for start in range(0, len(busy), most)):
             kept = {camera: marks[camera] for camera in part if camera in marks}
             pending |= self._turn({camera: images[camera] for camera in part}, times_ns, kept)
         return pending

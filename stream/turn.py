@@ -3,14 +3,16 @@
 Owns: which program runs when, and where its results go. Lives within one call of `Tracker.launch`, in that thread.
 Never: outlives the call, waits for the device, or decides which frames are taken.
 
-Order: encode the frames; follow every object that has no new prompt, in batches of rows with equally long memories;
-correct those that are being refined, on the same conditioned features; decode newly prompted ones without memory (and
-correct those that were refined before their first frame); let every row grow a frame older.
+Order: encode the frames; follow every object that has no new prompt, in batches of rows with equally long memories
+(those with the motion policy by `stream.pursuit`, with one wait for the device); correct those that are being refined,
+on the same conditioned features; decode newly prompted ones without memory (and correct those that were refined before
+their first frame); let every row grow a frame older.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+import itertools
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,25 +20,35 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engines.spec import Engine, FrameFeatures, Segmentation
+from stream.guidance import Guidance
 from stream.history import History, Sight
 from stream.memory import MemoryBank, RowMemory
+from stream.motion import View
 from stream.pointing import decode
+from stream.policy import Motion, PolicyName, Ruling
 from stream.prepare import Upload
 from stream.prompt import Prompt
+from stream.pursuit import Pursuit, Sought
 from stream.readout import Readout
 from stream.step import Batch, Steps
 from stream.verdict import PendingMasks, Visibility
 
 
 class TrackedObject:
-    """One object of one camera, its row in the bank and its pending prompts; written by the tracker's thread."""
+    """One object of one camera, its row in the bank and its pending prompts; written by the tracker's thread.
 
-    __slots__ = ("added", "camera", "object_id", "refined", "row", "visibility")
+    `policy` is None where that of the camera holds; `motion` is known of objects with the motion policy, from the
+    second picture after a prompt on.
+    """
+
+    __slots__ = ("added", "camera", "motion", "object_id", "policy", "refined", "row", "visibility")
 
     def __init__(self, camera: str, object_id: int, row: int) -> None:
         self.camera, self.object_id, self.row = camera, object_id, row
         self.added: Prompt | None = None
         self.refined: Prompt | None = None
+        self.policy: PolicyName | None = None
+        self.motion: Motion | None = None
         self.visibility = Visibility()
 
 
@@ -47,6 +59,20 @@ class Snapshot:
     memory: RowMemory | None
     added: Prompt | None
     refined: Prompt | None
+    policy: PolicyName | None = None
+    motion: Motion | None = None
+    view: View | None = None  # the camera's last small picture, where its motion is measured
+
+    @classmethod
+    def of(cls, item: TrackedObject, bank: MemoryBank, guidance: Guidance) -> Snapshot:
+        memory = bank.export_row(item.row) if bank.age(item.row) else None
+        return cls(memory, item.added, item.refined, item.policy, item.motion, guidance.view(item.camera))
+
+    def put_back(self, item: TrackedObject, bank: MemoryBank, guidance: Guidance) -> None:
+        item.added, item.refined, item.policy, item.motion = self.added, self.refined, self.policy, self.motion
+        guidance.restore_view(item.camera, self.view)
+        if self.memory is not None:
+            bank.import_row(item.row, self.memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +85,7 @@ class Equipment:
     history: History
     upload: Upload
     readout: Readout
+    guidance: Guidance
 
 
 class Turn:
@@ -75,7 +102,7 @@ class Turn:
         self.engine, self.bank = equipment.engine, equipment.bank
         self.steps, self.history = equipment.steps, equipment.history
         self.upload, self.readout = equipment.upload, equipment.readout
-        self.objects = objects
+        self.guidance, self.objects, self.images = equipment.guidance, objects, images
         self.sizes = {camera: (image.shape[0], image.shape[1]) for camera, image in images.items()}
         self.frame_of = {camera: index for index, camera in enumerate(images)}
         self.position_of = {item.row: index for index, item in enumerate(objects)}
@@ -90,18 +117,24 @@ class Turn:
             self.history.set_objects(camera, items)
             self.history.put(camera, mark, self.sizes[camera], frame=self._frame(camera))
         known = [item for item in self.objects if item.added is None]
-        for group in self._groups(known):
-            conditioned, logits = self._follow(group)
-            for index, item in enumerate(group):
-                one = slice(index, index + 1)
-                self._keep(item, conditioned[one], logits[one])
-                if item.refined is not None:
-                    self._refine(item, conditioned[one], logits[one], as_cond=refine_as_cond)
+        rulings: dict[TrackedObject, Ruling] = {}
+        for item, conditioned, logits in itertools.chain(self._follow(known), self._pursue(known, rulings)):
+            self._keep(item, conditioned, logits)
+            if item.refined is not None:
+                self._refine(item, conditioned, logits, as_cond=refine_as_cond)
         for item in self.objects:
             if item.added is not None:
                 self._add(item)
-        self.bank.advance([item.row for item in self.objects])
-        for item in self.objects:  # only now: a turn that failed is tried again
+        self._finish(rulings)
+
+    def _finish(self, rulings: Mapping[TrackedObject, Ruling]) -> None:
+        """Only now: a turn that failed is tried again."""
+        kept = {item: ruling for item, ruling in rulings.items() if item.refined is None}
+        passed_over = [item.row for item, ruling in kept.items() if not ruling.is_remembered]
+        self.bank.advance([item.row for item in self.objects if item.row not in passed_over])
+        self.bank.pass_over(passed_over)
+        for item in self.objects:
+            item.motion = kept[item].motion if item in kept else None
             item.added = item.refined = None
 
     def read_out(self, times_ns: Mapping[str, int]) -> dict[str, PendingMasks]:
@@ -140,10 +173,34 @@ class Turn:
             by_lengths.setdefault(lengths, []).append(item)
         return [group[i : i + most] for group in by_lengths.values() for i in range(0, len(group), most)]
 
-    def _follow(self, group: Sequence[TrackedObject]) -> tuple[Tensor, ...]:
-        frames = [self.frame_of[item.camera] for item in group]
-        positions = [self.position_of[item.row] for item in group]
-        return self.steps.run(self.frames, Batch([item.row for item in group], frames, positions))
+    def _is_pursued(self, item: TrackedObject) -> bool:
+        return (item.policy or self.guidance.of(item.camera).memory_policy) == "motion"
+
+    def _follow(self, known: Sequence[TrackedObject]) -> Iterator[tuple[TrackedObject, Tensor, Tensor]]:
+        """As SAM 2 does. Each object with its conditioned features and logits, valid until the next one."""
+        for group in self._groups([item for item in known if not self._is_pursued(item)]):
+            frames = [self.frame_of[item.camera] for item in group]
+            positions = [self.position_of[item.row] for item in group]
+            conditioned, logits = self.steps.run(self.frames, Batch([item.row for item in group], frames, positions))
+            for index, item in enumerate(group):
+                yield item, conditioned[index : index + 1], logits[index : index + 1]
+
+    def _pursue(
+        self, known: Sequence[TrackedObject], rulings: dict[TrackedObject, Ruling]
+    ) -> Iterator[tuple[TrackedObject, Tensor, Tensor]]:
+        """The same with the motion policy; what was decided is left in `rulings`."""
+        items = [item for item in known if self._is_pursued(item)]
+        cameras = dict.fromkeys(item.camera for item in items)
+        moved = {camera: self.guidance.moved(camera, self.images[camera]) for camera in cameras}
+        sought = [
+            Sought(item.row, self.frame_of[item.camera], self.position_of[item.row],
+                   None if item.motion is None else item.motion.predicted(moved[item.camera]))
+            for item in items
+        ]  # fmt: skip
+        found = Pursuit(self.engine, self.bank, self.steps.results).run(self.frames, sought) if items else []
+        for item, one in zip(items, found, strict=True):
+            rulings[item] = one.ruling
+            yield item, one.conditioned_1chw, one.logits_1hw
 
     def _refine(self, item: TrackedObject, conditioned_1chw: Tensor, logits_1hw: Tensor, *, as_cond: bool) -> None:
         assert item.refined is not None, "only called for objects that are being refined"

@@ -1,0 +1,67 @@
+"""`Guidance`: which memory policy holds for which camera and object, and how each camera moved.
+
+Owns: the policies that differ from the tracker's, and the last small picture of every camera whose motion is measured.
+The thread that uses the tracker writes it. Never: decides about a mask (`stream.policy` does), or keeps a camera that
+was dropped.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stream.device import OptionError
+from stream.motion import CameraMotion, View
+from stream.policy import POLICIES, PolicyName
+
+
+@dataclass(frozen=True, slots=True)
+class CameraPolicy:
+    """`camera_motion`: whether the motion policy takes the camera's own motion into account."""
+
+    memory_policy: PolicyName = "sam2"
+    camera_motion: bool = False
+
+    @classmethod
+    def checked(cls, memory_policy: PolicyName, camera_motion: bool = False) -> CameraPolicy:
+        """Raises `OptionError`."""
+        if memory_policy not in POLICIES:
+            raise OptionError(f"memory_policy is {memory_policy!r}; expected {' or '.join(POLICIES)}")
+        return cls(memory_policy, camera_motion)
+
+
+class Guidance:
+    """Written by the tracker's thread."""
+
+    def __init__(self, default: CameraPolicy) -> None:
+        self._default = default
+        self._policies: dict[str, CameraPolicy] = {}
+        self._cameras: dict[str, CameraMotion] = {}
+
+    def set(self, camera: str, policy: CameraPolicy) -> None:
+        """From the camera's next picture on."""
+        self._policies[camera] = policy
+
+    def of(self, camera: str) -> CameraPolicy:
+        return self._policies.get(camera, self._default)
+
+    def drop(self, camera: str) -> None:
+        """Forget what the camera saw."""
+        self._cameras.pop(camera, None)
+
+    def moved(self, camera: str, image_hwc: NDArray[np.uint8]) -> NDArray[np.float64] | None:
+        """How the camera moved since the last picture; None where that is not asked for."""
+        if not self.of(camera).camera_motion:
+            return None
+        return self._cameras.setdefault(camera, CameraMotion()).follow(image_hwc)
+
+    def view(self, camera: str) -> View | None:
+        """The last small picture, for `restore_view`."""
+        known = self._cameras.get(camera)
+        return None if known is None else known.view
+
+    def restore_view(self, camera: str, view: View | None) -> None:
+        if view is not None:
+            self._cameras[camera] = CameraMotion(view)

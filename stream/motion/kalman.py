@@ -1,0 +1,128 @@
+"""`BoxFilter`: a Kalman filter on the place and the size of one object, at constant speed.
+
+Owns: the arithmetic. Values only, any thread. Never: knows what a mask is.
+
+The state is centre x and y, and the logarithms of width and height, each with its speed; positions are shares of the
+picture's width and height, time is counted in frames. Noise is proportional to the object's size, as in SORT and its
+successors, so the four coordinates do not depend on each other and each is a filter of two numbers. While the object is
+not seen its speed fades, and it stays near the picture: who left comes back where he left.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+MEASURE_NOISE = 0.08  # of a centre, in sizes of the object; of a size, in parts of it
+SPEED_NOISE = 0.10  # by how much the speed may change from frame to frame, in the same units
+FIRST_SPEED_NOISE = 0.5
+FADE = 0.85  # of the speed, in every frame without a sight of the object
+MIN_SIZE = 1e-3
+_STEP = np.array([[1.0, 1.0], [0.0, 1.0]])
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a mask is: centre and extent, as shares of the picture's width and height."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+    def vector(self) -> Floats:
+        """What the filter measures."""
+        width, height = max(self.width, MIN_SIZE), max(self.height, MIN_SIZE)
+        return np.array([self.x, self.y, np.log(width), np.log(height)])
+
+
+@dataclass(frozen=True, slots=True)
+class BoxFilter:
+    """Immutable; `predict` and `update` make the next one."""
+
+    mean_42: Floats  # coordinate: value, speed
+    covariance_422: Floats
+
+    @classmethod
+    def start(cls, place: Place) -> BoxFilter:
+        """At rest, with little knowledge of the speed."""
+        mean = np.stack([place.vector(), np.zeros(4)], axis=1)
+        scale = _scales(mean)
+        covariance = np.zeros((4, 2, 2))
+        covariance[:, 0, 0], covariance[:, 1, 1] = (MEASURE_NOISE * scale) ** 2, (FIRST_SPEED_NOISE * scale) ** 2
+        return cls(mean, covariance)
+
+    @property
+    def place(self) -> Place:
+        x, y, width, height = self.mean_42[:, 0]
+        return Place(float(x), float(y), float(np.exp(width)), float(np.exp(height)))
+
+    @property
+    def speed(self) -> tuple[float, float]:
+        """Of the centre, in shares of the picture's width and height a frame."""
+        return float(self.mean_42[0, 1]), float(self.mean_42[1, 1])
+
+    @property
+    def strides(self) -> float:
+        """How many of its own sizes the object moves in a frame."""
+        place, (right, down) = self.place, self.speed
+        return float(np.hypot(right / place.width, down / place.height))
+
+    def predict(self) -> BoxFilter:
+        """One frame later."""
+        scale = _scales(self.mean_42)
+        mean = self.mean_42 @ _STEP.T
+        covariance = _STEP @ self.covariance_422 @ _STEP.T
+        covariance[:, 1, 1] += (SPEED_NOISE * scale) ** 2
+        covariance[:, 0, 0] += (SPEED_NOISE * scale) ** 2 / 4
+        return BoxFilter(mean, covariance)
+
+    def update(self, place: Place) -> BoxFilter:
+        """After it was seen there."""
+        noise = (MEASURE_NOISE * _scales(self.mean_42)) ** 2
+        total = self.covariance_422[:, 0, 0] + noise
+        gain_42 = self.covariance_422[:, :, 0] / total[:, None]
+        surprise = place.vector() - self.mean_42[:, 0]
+        mean = self.mean_42 + gain_42 * surprise[:, None]
+        covariance = self.covariance_422 - gain_42[:, :, None] * self.covariance_422[:, None, 0, :]
+        return BoxFilter(mean, covariance)
+
+    def miss(self) -> BoxFilter:
+        """After it was not seen."""
+        mean = self.mean_42.copy()
+        mean[:2, 1] *= FADE
+        mean[2:, 1] = 0.0
+        mean[:2, 0] = np.clip(mean[:2, 0], -0.05, 1.05)
+        return dataclasses.replace(self, mean_42=mean)
+
+    def moved(self, matrix_23: Floats) -> BoxFilter:
+        """In the coordinates of a camera that has moved: old places times this matrix are new ones."""
+        turn, shift = matrix_23[:, :2], matrix_23[:, 2]
+        mean = self.mean_42.copy()
+        mean[:2, 0] = turn @ mean[:2, 0] + shift
+        mean[:2, 1] = turn @ mean[:2, 1]
+        mean[2:, 0] += 0.5 * np.log(max(abs(float(np.linalg.det(turn))), 1e-6))
+        return dataclasses.replace(self, mean_42=mean)
+
+    def distance(self, place: Place) -> float:
+        """How surprising the centre would be, in standard deviations."""
+        spread = self.covariance_422[:2, 0, 0] + (MEASURE_NOISE * _scales(self.mean_42)[:2]) ** 2
+        surprise = place.vector()[:2] - self.mean_42[:2, 0]
+        return float(np.sqrt((surprise**2 / spread).sum()))
+
+    def likelihood(self, place: Place) -> float:
+        """How well centre and size fit, 0 to 1: 1 is exactly what was expected."""
+        spread = self.covariance_422[:, 0, 0] + (MEASURE_NOISE * _scales(self.mean_42)) ** 2
+        surprise = place.vector() - self.mean_42[:, 0]
+        return float(np.exp(-0.5 * (surprise**2 / spread).mean()))
+
+
+def _scales(mean_42: Floats) -> Floats:
+    """The unit of noise of each coordinate: for centres the object's mean size, for logarithms of sizes 1."""
+    size = np.exp(mean_42[2:, 0].mean())
+    return np.array([size, size, 1.0, 1.0])
