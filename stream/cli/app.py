@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from stream.cli import commands, daemon, doctor, engines, keys, reading, weights
+from stream.cli import commands, daemon, doctor, engines, keys, reading, segment, weights
 from stream.cli.failure import CommandFailed
 from stream.config import ConfigError
 
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.add_typer(daemon.commands)
 app.add_typer(reading.commands)
 app.add_typer(commands.commands)
+app.add_typer(segment.commands)
 app.add_typer(doctor.commands)
 app.add_typer(weights.commands, name="weights")
 app.add_typer(engines.commands, name="engines")
