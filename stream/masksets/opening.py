@@ -41,13 +41,14 @@ def open_masks(path: Path, *, sequence: str | None = None) -> list[MaskSequence]
     found = _in_folder(path) if path.is_dir() else _in_file(path)
     if not found:
         raise MaskFileError(f"{path} holds no masks, expected {KINDS}")
+    found.sort(key=lambda item: natural(item.name))
     if sequence is not None:
         chosen = [item for item in found if item.name == sequence]
         if not chosen:
             names = ", ".join(item.name for item in found[:8]) + (", ..." if len(found) > 8 else "")
             raise MaskFileError(f"{path} has no sequence {sequence!r}, expected one of {names}")
         found = chosen
-    return sorted(found, key=lambda item: natural(item.name))
+    return found
 
 
 def footage_of(sequence: MaskSequence) -> Path | None:
