@@ -65,7 +65,7 @@ class ClipRun:
         state = keeper.state()
         footage = open_footage(self._task.source)
         plan = plan_of(self._task, footage)
-        self._tracker.reset()
+        self._prepare()
         if state is not None:
             self._restore(state)
         with closing(Outputs(self._task, state)) as outputs:
@@ -76,13 +76,20 @@ class ClipRun:
         keeper.finish(summary)
         return summary
 
+    def _prepare(self) -> None:
+        """A tracker that knows nothing of an earlier video; each is a camera of its own."""
+        settings = self._task.settings
+        self._tracker.reset()
+        self._tracker.set_camera_policy(self._task.name, settings.memory_policy, camera_motion=settings.camera_motion)
+
     def _process(self, plan: Plan, footage: VideoFile | PictureFolder, *, keeper: Keeper, outputs: Outputs) -> None:
         """One picture is computed while the one before is written, where the device is another than the CPU."""
         total, waiting = plan.num_wanted(footage.num_frames), None
         self._say(total)
         for picture in self._wanted(plan, footage):
             self._prompt(plan, picture)
-            pending = self._tracker.launch({"": picture.image_hwc}, {"": picture.time_ns})[""]
+            name = self._task.name
+            pending = self._tracker.launch({name: picture.image_hwc}, {name: picture.time_ns})[name]
             if waiting is not None:
                 self._put(outputs, plan, waiting)
             waiting = (picture, pending)
@@ -122,9 +129,9 @@ class ClipRun:
 
     def _prompt_one(self, given: GivenPrompt, size: tuple[int, int]) -> None:
         prompt = given.load(size)
-        is_correction = given.object_id in self._tracker.object_ids() and prompt.mask_hw is None
-        put = self._tracker.refine if is_correction else self._tracker.add
-        put(given.object_id, points=prompt.points, box=prompt.box, mask=prompt.mask_hw)
+        is_known = given.object_id in self._tracker.object_ids(self._task.name)
+        put = self._tracker.refine if is_known and prompt.mask_hw is None else self._tracker.add
+        put(given.object_id, points=prompt.points, box=prompt.box, mask=prompt.mask_hw, camera=self._task.name)
 
     def _put(self, outputs: Outputs, plan: Plan, waiting: tuple[Picture, PendingMasks]) -> None:
         picture, masks = waiting[0], waiting[1].resolve()
@@ -134,8 +141,9 @@ class ClipRun:
 
     def _keep(self, keeper: Keeper, outputs: Outputs, last: Picture) -> None:
         assert self._first_index is not None and self._size is not None, "a picture was processed"
-        ids = self._tracker.object_ids()
-        objects = tuple(KeptObject(id=each, snapshot=encode_snapshot(self._tracker.snapshot(each))) for each in ids)
+        tracker, camera = self._tracker, self._task.name
+        snapshots = [(each, tracker.snapshot(each, camera=camera)) for each in tracker.object_ids(camera)]
+        objects = tuple(KeptObject(id=each, snapshot=encode_snapshot(found)) for each, found in snapshots)
         keeper.keep(
             State(
                 fingerprint=keeper.fingerprint, first_index=self._first_index, last_index=last.index,
@@ -155,7 +163,7 @@ class ClipRun:
                 snapshot = decode_snapshot(kept.snapshot)
                 if snapshot.memory is not None and not self._tracker.accepts(snapshot.memory):
                     raise SnapshotError("its memory is of another model")
-                self._tracker.restore(kept.id, snapshot)
+                self._tracker.restore(kept.id, snapshot, camera=self._task.name)
         except SnapshotError as error:
             raise SegmentError(
                 f"{self._task.out}: {self._task.name} cannot go on: {error}, expected the program and model that "
