@@ -1,21 +1,23 @@
-"""`MotionPolicy`: which of the masks that compete is the object, and whether what was found may enter memory.
+"""The memory policy "motion": which of the masks that compete is the object, and whether it may enter memory.
 
-Owns: the rules of `memory_policy = "motion"`, and what they remember of an object (`Motion`). Values only; the worker's
+Owns: the rules, what they remember of an object (`Motion`), and the tracker's options. Values only; the worker's
 thread. Never: touches a tensor, or knows a camera.
 
 After the ideas of SAMURAI (Yang et al., 2024: a Kalman filter weighs the three masks together with the predicted IoU;
 only trusted frames enter memory) and DAM4SAM (Videnovic et al., 2025: a frame on which look-alikes compete is kept as
-an anchor); the code is our own, and so are the rules that make an object "hidden":
+an anchor). The code is our own, and so are rules 2 to 4:
 
-1. Choice: predicted IoU and agreement with the predicted place and size decide together, once the object was followed
+1. Choice: predicted IoU and agreement with the expected place and size decide together, once the object was followed
    for `STABLE_FRAMES`; before that, as in SAM 2, the IoU alone.
-2. Jump: a mask that lies where the object cannot have come is not it. The gate grows with the time that the object was
+2. Cut: what of a mask the object cannot be is cut off (`stream.parts`).
+3. Jump: a mask that lies where the object cannot have come is not it. The gate grows with the time that the object was
    not seen, until after `PATIENCE` frames anything may be it again.
-3. Claim: of two objects that claim the same pixels, that one has them whose place they fit better; the other takes
-   another of its masks, or is hidden.
-4. Memory: what is hidden or absent, or has a low predicted IoU, is not remembered. For the memory that frame has not
-   been: its clock stands still, so that the recent memories are the last accepted ones.
-5. Anchor: a trusted frame on which another mask competed is kept in a prompt slot that no person's prompt uses.
+4. Claim: pixels that two objects claim belong to the nearer one; where that leaves one of them next to nothing, it is
+   hidden behind the other.
+5. Memory: a frame is not remembered when the object is hidden or absent, the predicted IoU is low, or the mask was cut
+   through. For the memory that frame has not been: its clock stands still, so that the recent memories are the last
+   accepted ones.
+6. Anchor: a trusted frame on which another mask competed is kept in a prompt slot that no person's prompt uses.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.motion import BoxFilter, Place
+from stream.parts import Cut, cut, place_of, share_out
 
 PolicyName = Literal["sam2", "motion"]
 POLICIES: tuple[PolicyName, ...] = ("sam2", "motion")
@@ -51,14 +54,17 @@ MOTION_WEIGHT = 0.3
 STABLE_FRAMES = 3
 MIN_IOU = 0.4  # of what enters memory
 MAX_JUMP = 4.0  # standard deviations
-MAX_JUMP_SIZES = 0.6  # ... and never less than so many sizes of the object
+MAX_JUMP_SIZES = 0.4  # ... and never less than so many sizes of the object
+UNREST = 3.0  # ... and so many times its usual surprise
 PATIENCE = 30  # frames
-CLAIM_IOU = 0.6
+MIN_SHARE = 0.3  # of its expected area: an object with less of what it claims is hidden
+MAX_CONTESTED = 0.15  # of a mask that enters memory
 ANCHOR_IOU = 0.7
 ANCHOR_EVERY = 8  # accepted frames
 ANCHOR_RATIO = 0.7
 ANCHOR_AREA = 0.25
 NUM_AREAS = 10
+DOUBT = 4.0  # times the noise of a place that was cut through
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +72,15 @@ class Motion:
     """What is known of one object's motion; part of its snapshot."""
 
     filter: BoxFilter
-    num_stable: int = 0  # frames in a row on which it was seen where it was expected
+    num_stable: int = 0  # frames in a row on which it was seen
     num_missed: int = 0  # frames since it was seen
     num_since_anchor: int = 0  # accepted frames
     areas: tuple[float, ...] = ()  # of the last accepted frames, shares of the picture
+
+    @property
+    def is_stable(self) -> bool:
+        """Whether it was followed for long enough to expect anything."""
+        return self.num_stable >= STABLE_FRAMES
 
     def predicted(self, camera_23: NDArray[np.float64] | None) -> Motion:
         """On the next picture, to which the camera has moved so."""
@@ -77,30 +88,17 @@ class Motion:
         return dataclasses.replace(self, filter=moved.predict())
 
     def missed(self) -> Motion:
-        """After a picture on which it was not seen."""
-        return dataclasses.replace(self, filter=self.filter.miss(), num_stable=0, num_missed=self.num_missed + 1)
-
-    def seen(self, place: Place, area: float, is_remembered: bool, is_anchor: bool) -> Motion:
-        """After a picture on which it was seen there."""
-        is_far = self.num_missed > 0 and self.filter.distance(place) > MAX_JUMP
-        areas = (*self.areas, area)[-NUM_AREAS:] if is_remembered else self.areas
-        num_since_anchor = 0 if is_anchor else self.num_since_anchor + is_remembered
-        filter_ = BoxFilter.start(place) if is_far else self.filter.update(place)
-        return Motion(filter_, self.num_stable + 1, 0, num_since_anchor, areas)
+        """After a picture on which it was not seen; it stays stable."""
+        return dataclasses.replace(self, filter=self.filter.miss(), num_missed=self.num_missed + 1)
 
 
 @dataclass(frozen=True, slots=True)
-class Claims:
-    """The masks that compete for the objects of one camera on one picture."""
+class Proposed:
+    """The masks that compete for one object."""
 
-    places_nk4: NDArray[np.float64]  # centre x, y, width, height as shares of the picture; zeros where empty
-    areas_nk: NDArray[np.float64]  # shares of the picture
-    ious_nk: NDArray[np.float64]  # the model's estimates
-    scores_n: NDArray[np.float64]
-    overlaps_nknk: NDArray[np.float64]  # IoU of every two masks
-
-    def place(self, row: int, choice: int) -> Place:
-        return Place(*map(float, self.places_nk4[row, choice]))
+    masks_khw: NDArray[np.bool_]  # low resolution
+    ious_k: NDArray[np.float64]  # the model's estimates
+    score: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,96 +106,112 @@ class Ruling:
     """What was decided about one object."""
 
     choice: int
-    is_seen: bool  # else the mask is empty and the object hidden, whatever the model says
-    is_remembered: bool
-    is_anchor: bool
     motion: Motion | None
+    is_seen: bool = False  # else the mask is empty and the object hidden, whatever the model says
+    is_remembered: bool = False
+    is_anchor: bool = False
+    cut_hw: NDArray[np.bool_] | None = None  # what of the mask is not the object
 
 
-def rule(claims: Claims, motions: Sequence[Motion | None]) -> list[Ruling]:
-    """Decide about all objects of a camera; `motions` are predicted to this picture, None of one that was prompted on
-    the last one: it is what SAM 2 says it is.
+@dataclass(frozen=True, slots=True)
+class _Pick:
+    """The mask that one object would take."""
+
+    choice: int
+    cut: Cut
+    place: Place
+
+
+def rule(proposed: Sequence[Proposed], motions: Sequence[Motion | None]) -> list[Ruling]:
+    """Decide about all objects of a picture; `motions` are predicted to it, None of an object that was prompted on the
+    last one: it is what SAM 2 says it is.
     """
-    scores_nk = np.full(claims.ious_nk.shape, -np.inf)
-    fits_nk = np.zeros(claims.ious_nk.shape)
-    for row, motion in enumerate(motions):
-        for choice in range(claims.ious_nk.shape[1]):
-            if claims.scores_n[row] > 0 and claims.areas_nk[row, choice]:
-                fits_nk[row, choice], scores_nk[row, choice] = _rated(claims, row, choice, motion)
-    choices = _settle(scores_nk, fits_nk, claims.overlaps_nknk)
-    return [_ruling(claims, row, choices[row], motion) for row, motion in enumerate(motions)]
+    picks = [_pick(one, motion) for one, motion in zip(proposed, motions, strict=True)]
+    contested = _share(picks, motions)
+    return [
+        _ruling(one, motion, pick, share)
+        for one, motion, pick, share in zip(proposed, motions, picks, contested, strict=True)
+    ]
 
 
-def _rated(claims: Claims, row: int, choice: int, motion: Motion | None) -> tuple[float, float]:
-    """How well a mask fits what was expected, 0 to 1, and its score with the model's estimate."""
-    place, iou = claims.place(row, choice), float(claims.ious_nk[row, choice])
-    if motion is None:
-        return 0.0, iou
-    fit = motion.filter.likelihood(place)
-    weight = MOTION_WEIGHT if motion.num_stable >= STABLE_FRAMES else 0.0
-    return fit, weight * fit + (1 - weight) * iou if _is_possible(motion, place) else -np.inf
+def _pick(proposed: Proposed, motion: Motion | None) -> _Pick | None:
+    """The best of an object's masks, by itself; None where none can be it."""
+    best: tuple[float, _Pick] | None = None
+    for choice, mask_hw in enumerate(proposed.masks_khw if proposed.score > 0 else ()):
+        is_expected = motion is not None and (motion.is_stable or motion.num_missed > 0)
+        left = cut(mask_hw, motion.filter) if motion is not None and is_expected else Cut(mask_hw)
+        place = place_of(left.mask_hw)
+        if place is None or (motion is not None and not _is_possible(motion, place)):
+            continue
+        weight = MOTION_WEIGHT if motion is not None and motion.is_stable else 0.0
+        fit = motion.filter.fit(place) if motion is not None else 0.0
+        rating = weight * fit + (1 - weight) * float(proposed.ious_k[choice])
+        if best is None or rating > best[0]:
+            best = rating, _Pick(choice, left, place)
+    return None if best is None else best[1]
 
 
 def _is_possible(motion: Motion, place: Place) -> bool:
     """Whether the object can have come there."""
-    if (motion.num_stable < STABLE_FRAMES and not motion.num_missed) or motion.num_missed >= PATIENCE:
+    if not motion.is_stable or motion.num_missed >= PATIENCE:
         return True
-    expected = motion.filter.place
-    sizes = np.hypot((place.x - expected.x) / expected.width, (place.y - expected.y) / expected.height)
-    return bool(sizes <= MAX_JUMP_SIZES or motion.filter.distance(place) <= MAX_JUMP)
+    reach = MAX_JUMP_SIZES + UNREST * motion.filter.unrest
+    return motion.filter.away(place) <= reach or motion.filter.distance(place) <= MAX_JUMP
 
 
-def _settle(
-    scores_nk: NDArray[np.float64], fits_nk: NDArray[np.float64], overlaps: NDArray[np.float64]
-) -> list[int | None]:
-    """The best mask of each object; of two that claim the same, the one that it fits less takes its next one."""
-    left = scores_nk.copy()
-    while True:
-        choices = [int(row.argmax()) if np.isfinite(row.max()) else None for row in left]
-        worst = None
-        for one in range(len(choices)):
-            for other in range(one):
-                a, b = choices[one], choices[other]
-                if a is not None and b is not None and overlaps[one, a, other, b] > CLAIM_IOU:
-                    worst = (one, a) if fits_nk[one, a] < fits_nk[other, b] else (other, b)
-        if worst is None:
-            return choices
-        left[worst] = -np.inf
+def _share(picks: Sequence[_Pick | None], motions: Sequence[Motion | None]) -> list[NDArray[np.bool_] | None]:
+    """What each object keeps of its mask, where objects claim the same pixels; None where it is alone."""
+    seats = [seat for seat, pick in enumerate(picks) if pick is not None and motions[seat] is not None]
+    shares: list[NDArray[np.bool_] | None] = [None] * len(picks)
+    if len(seats) < 2:
+        return shares
+    chosen = [(seat, picks[seat], motions[seat]) for seat in seats]
+    masks = [pick.cut.mask_hw for _, pick, _ in chosen if pick is not None]
+    expected = [motion.filter.place for _, _, motion in chosen if motion is not None]
+    for (seat, _, _), mask, left in zip(chosen, masks, share_out(masks, expected), strict=True):
+        if left.sum() < mask.sum():
+            shares[seat] = left
+    return shares
 
 
-def _ruling(claims: Claims, row: int, choice: int | None, motion: Motion | None) -> Ruling:
-    if choice is None:
-        return Ruling(
-            int(claims.ious_nk[row].argmax()), False, False, False, None if motion is None else motion.missed()
-        )
-    place, area, iou = claims.place(row, choice), float(claims.areas_nk[row, choice]), claims.ious_nk[row, choice]
-    is_remembered = bool(iou >= MIN_IOU)
+def _ruling(proposed: Proposed, motion: Motion | None, pick: _Pick | None, share: NDArray[np.bool_] | None) -> Ruling:
+    hidden = Ruling(int(proposed.ious_k.argmax()), None if motion is None else motion.missed())
+    if pick is None:
+        return hidden
+    mask_hw, whole_hw = pick.cut.mask_hw if share is None else share, proposed.masks_khw[pick.choice]
+    iou, area, place = float(proposed.ious_k[pick.choice]), float(mask_hw.mean()), place_of(mask_hw)
+    is_sure = pick.cut.is_sure and mask_hw.sum() >= (1 - MAX_CONTESTED) * pick.cut.mask_hw.sum()
     if motion is None:
-        return Ruling(choice, True, is_remembered, False, Motion(BoxFilter.start(place), areas=(area,)))
-    is_anchor = is_remembered and _is_anchor(claims, row, choice, motion)
-    return Ruling(choice, True, is_remembered, is_anchor, motion.seen(place, area, is_remembered, is_anchor))
+        return Ruling(pick.choice, Motion(BoxFilter.start(pick.place), areas=(area,)), True, iou >= MIN_IOU)
+    if place is None or (share is not None and area < MIN_SHARE * float(np.median(motion.areas or (area,)))):
+        return hidden
+    is_remembered = is_sure and iou >= MIN_IOU
+    is_anchor = is_remembered and _is_anchor(proposed, pick, motion)
+    is_far = motion.num_missed > 0 and motion.filter.distance(place) > MAX_JUMP
+    filter_ = BoxFilter.start(place) if is_far else motion.filter.update(place, doubt=1.0 if is_sure else DOUBT)
+    news = Motion(
+        filter_, motion.num_stable + 1, 0, 0 if is_anchor else motion.num_since_anchor + is_remembered,
+        (*motion.areas, area)[-NUM_AREAS:] if is_remembered else motion.areas,
+    )  # fmt: skip
+    cut_hw = whole_hw & ~mask_hw
+    return Ruling(pick.choice, news, True, is_remembered, is_anchor, cut_hw if cut_hw.any() else None)
 
 
-def _is_anchor(claims: Claims, row: int, choice: int, motion: Motion) -> bool:
+def _is_anchor(proposed: Proposed, pick: _Pick, motion: Motion) -> bool:
     """Trusted, of its usual size, and another mask spoke for something else."""
-    if motion.num_stable < STABLE_FRAMES or motion.num_since_anchor < ANCHOR_EVERY:
+    if not motion.is_stable or motion.num_since_anchor < ANCHOR_EVERY or proposed.ious_k[pick.choice] < ANCHOR_IOU:
         return False
-    if claims.ious_nk[row, choice] < ANCHOR_IOU:
+    if abs(float(pick.cut.mask_hw.mean()) / float(np.median(motion.areas)) - 1) > ANCHOR_AREA:
         return False
-    usual = float(np.median(motion.areas))
-    if abs(float(claims.areas_nk[row, choice]) / usual - 1) > ANCHOR_AREA:
-        return False
-    others = [claims.place(row, k) for k in range(claims.ious_nk.shape[1]) if k != choice]
-    own = claims.place(row, choice)
-    return any(_ratio(own, other) < ANCHOR_RATIO for other in others if other.width)
+    others = [place_of(mask_hw) for choice, mask_hw in enumerate(proposed.masks_khw) if choice != pick.choice]
+    return any(_ratio(pick.place, other) < ANCHOR_RATIO for other in others if other is not None)
 
 
 def _ratio(own: Place, other: Place) -> float:
     """The own box's share of the box around both."""
     spans = 1.0
     for middle, size, middle2, size2 in (
-        (own.x, own.width, other.x, other.width),
-        (own.y, own.height, other.y, other.height),
-    ):
+        (own.x, own.width, other.x, other.width), (own.y, own.height, other.y, other.height),
+    ):  # fmt: skip
         spans *= max(middle + size / 2, middle2 + size2 / 2) - min(middle - size / 2, middle2 - size2 / 2)
     return own.width * own.height / spans if spans else 1.0

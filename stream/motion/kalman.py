@@ -19,10 +19,15 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 MEASURE_NOISE = 0.08  # of a centre, in sizes of the object; of a size, in parts of it
-SPEED_NOISE = 0.10  # by how much the speed may change from frame to frame, in the same units
+SPEED_NOISE = 0.03  # by how much the speed may change from frame to frame, in the same units
+AGILITY = 0.2  # ... and by what share of itself: who is fast turns fast
+SIZE_NOISE = 0.01  # by how much the growth of a size may change from frame to frame
 FIRST_SPEED_NOISE = 0.5
 FADE = 0.85  # of the speed, in every frame without a sight of the object
 MIN_SIZE = 1e-3
+CALMING = 0.2  # the newest surprise's part in `unrest`
+USUAL_AWAY = 0.2  # sizes
+USUAL_GROWTH = 0.4  # of the logarithm of an area
 _STEP = np.array([[1.0, 1.0], [0.0, 1.0]])
 
 
@@ -47,6 +52,7 @@ class BoxFilter:
 
     mean_42: Floats  # coordinate: value, speed
     covariance_422: Floats
+    unrest: float = 0.1  # how many sizes it usually was from where it was expected
 
     @classmethod
     def start(cls, place: Place) -> BoxFilter:
@@ -75,22 +81,24 @@ class BoxFilter:
 
     def predict(self) -> BoxFilter:
         """One frame later."""
-        scale = _scales(self.mean_42)
+        agility = SPEED_NOISE + AGILITY * self.strides
+        noise = np.array([agility, agility, SIZE_NOISE, SIZE_NOISE]) * _scales(self.mean_42)
         mean = self.mean_42 @ _STEP.T
         covariance = _STEP @ self.covariance_422 @ _STEP.T
-        covariance[:, 1, 1] += (SPEED_NOISE * scale) ** 2
-        covariance[:, 0, 0] += (SPEED_NOISE * scale) ** 2 / 4
-        return BoxFilter(mean, covariance)
+        covariance[:, 1, 1] += noise**2
+        covariance[:, 0, 0] += noise**2 / 4
+        return BoxFilter(mean, covariance, self.unrest)
 
-    def update(self, place: Place) -> BoxFilter:
-        """After it was seen there."""
-        noise = (MEASURE_NOISE * _scales(self.mean_42)) ** 2
+    def update(self, place: Place, doubt: float = 1.0) -> BoxFilter:
+        """After it was seen there; `doubt` times as much noise."""
+        noise = (doubt * MEASURE_NOISE * _scales(self.mean_42)) ** 2
         total = self.covariance_422[:, 0, 0] + noise
         gain_42 = self.covariance_422[:, :, 0] / total[:, None]
         surprise = place.vector() - self.mean_42[:, 0]
         mean = self.mean_42 + gain_42 * surprise[:, None]
         covariance = self.covariance_422 - gain_42[:, :, None] * self.covariance_422[:, None, 0, :]
-        return BoxFilter(mean, covariance)
+        unrest = self.unrest + CALMING * (min(self.away(place), 1.0) - self.unrest)
+        return BoxFilter(mean, covariance, unrest)
 
     def miss(self) -> BoxFilter:
         """After it was not seen."""
@@ -115,11 +123,18 @@ class BoxFilter:
         surprise = place.vector()[:2] - self.mean_42[:2, 0]
         return float(np.sqrt((surprise**2 / spread).sum()))
 
-    def likelihood(self, place: Place) -> float:
-        """How well centre and size fit, 0 to 1: 1 is exactly what was expected."""
-        spread = self.covariance_422[:, 0, 0] + (MEASURE_NOISE * _scales(self.mean_42)) ** 2
-        surprise = place.vector() - self.mean_42[:, 0]
-        return float(np.exp(-0.5 * (surprise**2 / spread).mean()))
+    def fit(self, place: Place) -> float:
+        """How well centre and size agree with what was expected, 0 to 1; 1 within what is usual for this object."""
+        wanted = self.place
+        growth = abs(float(np.log(place.width * place.height / (wanted.width * wanted.height))))
+        off = max(0.0, self.away(place) - USUAL_AWAY - self.unrest) / USUAL_AWAY
+        grown = max(0.0, growth - USUAL_GROWTH) / USUAL_GROWTH
+        return float(np.exp(-0.5 * (off**2 + grown**2)))
+
+    def away(self, place: Place) -> float:
+        """How many of its own sizes the place is from where the object was expected."""
+        wanted = self.place
+        return float(np.hypot((place.x - wanted.x) / wanted.width, (place.y - wanted.y) / wanted.height))
 
 
 def _scales(mean_42: Floats) -> Floats:
