@@ -57,7 +57,7 @@ def plan_of(task: Task, footage: VideoFile | PictureFolder) -> Plan:
 
     start, end = number(settings.start), None if settings.end is None else number(settings.end)
     if end is not None and end <= start:
-        raise SegmentError(f"{task.source}: the end, picture {end}, is not after the start, picture {start}")
+        raise SegmentError(f"{task.source}: the end is picture {end}, expected one after the start, picture {start}")
     prompts: dict[int, tuple[GivenPrompt, ...]] = {}
     for prompt in task.prompts:
         index = start if prompt.moment is None else number(prompt.moment)

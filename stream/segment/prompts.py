@@ -64,7 +64,7 @@ class GivenPrompt:
 class _Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: Annotated[int, Meta(ge=0, le=MAX_OBJECT_ID)]
     label: Annotated[str, Meta(max_length=64)] = ""
-    points: tuple[tuple[float, float] | tuple[float, float, int], ...] = ()
+    points: tuple[tuple[float, ...], ...] = ()
     box: tuple[float, float, float, float] | None = None
     mask: str | None = None
     frame: int | str | None = None
@@ -123,18 +123,17 @@ def _from_json(path: Path) -> tuple[GivenPrompt, ...]:
 
 def _checked(entry: _Entry, path: Path, place: int) -> GivenPrompt:
     """Checks what can be known without the video."""
-    points = tuple((point[0], point[1], point[2] if len(point) == 3 else 1) for point in entry.points)
+    points = tuple(point if len(point) != 2 else (*point, 1) for point in entry.points)
     mask = None if entry.mask is None else path.parent / entry.mask
     try:
         moment = moment_of(entry.frame) if isinstance(entry.frame, str) else _frame(entry.frame)
-        given = GivenPrompt(entry.id, entry.label, moment, points, entry.box, mask)
         if mask is not None and not mask.is_file():
             raise PromptError(f"the mask {mask} does not exist; expected a picture")
-        if mask is None or points or entry.box is not None:
-            checked_prompt(points=points, box=entry.box, mask=None if mask is None else np.ones((1, 1), np.bool_))
+        stand_in = None if mask is None else np.ones((1, 1), np.bool_)  # the mask itself is read when its picture comes
+        prompt = checked_prompt(points=points, box=entry.box, mask=stand_in)  # type: ignore[arg-type]
     except (MomentError, PromptError) as error:
         raise PromptError(f"{path}: objects[{place}] (id {entry.id}): {error}") from error
-    return given
+    return GivenPrompt(entry.id, entry.label, moment, prompt.points, prompt.box, mask)
 
 
 def _frame(number: int | None) -> Moment | None:

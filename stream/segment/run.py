@@ -120,7 +120,8 @@ class ClipRun:
                 self._size = self._size or (picture.image_hwc.shape[0], picture.image_hwc.shape[1])
                 yield picture
                 self._last = picture.index, picture.time_ns
-        check_reached(plan, self._task, self._num_seen)
+        if self._last is not None:
+            check_reached(plan, self._task, self._num_seen)
 
     def _prompt(self, plan: Plan, picture: Picture) -> None:
         size = picture.image_hwc.shape[0], picture.image_hwc.shape[1]
