@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stream.lane import CudaLane, Event, Lane
-from stream.raster import rasterise
+from stream.raster import Guide, rasterise
 
 NUM_STATS = 9  # x0, y0, x1, y1, area, centroid x, centroid y, object score, predicted IoU
 MAX_AHEAD = 2  # turns that may compute at the same time: one, and the next behind it
@@ -31,6 +31,7 @@ MIN_BLOCK_BYTES = 1 << 20
 
 Part = tuple[Tensor, Tensor, Tensor]  # one camera's logits_nhw, scores_n, ious_n
 Size = tuple[int, int]  # its picture's height and width
+Guides = Sequence[Guide | None]  # one for each of its objects
 
 
 class Hold:
@@ -78,10 +79,12 @@ class Readout:
             self._ahead.popleft().synchronize()
 
     @torch.inference_mode()
-    def launch(self, parts: Sequence[Part], sizes: Sequence[Size]) -> list[MaskBlock]:
-        """Each camera's results, on their way to the host."""
+    def launch(
+        self, parts: Sequence[Part], sizes: Sequence[Size], guides: Sequence[Guides] | None = None
+    ) -> list[MaskBlock]:
+        """Each camera's results, on their way to the host. `guides` draw edges anew, on a CPU alone."""
         if self._lane is None:
-            return read_out(parts, sizes)
+            return read_out(parts, sizes, guides)
         found = [_measure(part, size) for part, size in zip(parts, sizes, strict=True)]
         return self._copy_out(found, self._lane) if found else []
 
@@ -119,14 +122,15 @@ class Readout:
         return lane.pinned(capacity)
 
 
-def read_out(parts: Sequence[Part], sizes: Sequence[Size]) -> list[MaskBlock]:
+def read_out(parts: Sequence[Part], sizes: Sequence[Size], guides: Sequence[Guides] | None = None) -> list[MaskBlock]:
     """The same on a CPU, at once, and only where the objects are."""
     blocks = []
-    for (logits, scores, ious), (height, width) in zip(parts, sizes, strict=True):
+    for index, ((logits, scores, ious), (height, width)) in enumerate(zip(parts, sizes, strict=True)):
         stats_ns = np.empty((logits.shape[0], NUM_STATS), np.float32)
         packed_nhb = np.zeros((logits.shape[0], height, -(-width // 8)), np.uint8)
         for row, logits_hw in enumerate(logits.numpy()):
-            stats_ns[row, :7] = rasterise(logits_hw, (height, width), packed_nhb[row])
+            guide = None if guides is None or not guides[index] else guides[index][row]
+            stats_ns[row, :7] = rasterise(logits_hw, (height, width), packed_nhb[row], guide=guide)
         stats_ns[:, 7], stats_ns[:, 8] = scores.numpy(), ious.numpy()
         blocks.append(MaskBlock(stats_ns, packed_nhb, None))
     return blocks

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from engines.build import BACKENDS, EngineRequest, open_engine
 from engines.spec import Engine
+from stream.config import RefineOptions
 from stream.device import OptionError, resolve_device, resolve_dtype
 from stream.frame import Masks
 from stream.guidance import CameraPolicy, Guidance
@@ -34,6 +35,7 @@ from stream.prepare import Upload, check_picture
 from stream.prompt import Prompt, PromptError, check_inside, checked_id, checked_prompt
 from stream.readout import Readout
 from stream.recall import Recall
+from stream.refine import Refinement
 from stream.step import Steps
 from stream.turn import Equipment, Snapshot, TrackedObject, Turn
 from stream.verdict import PendingMasks
@@ -83,7 +85,8 @@ class Tracker:
         self._history = History()
         ways = Upload(engine.spec.image_size, engine.device), Readout(engine.device)
         self._guidance = Guidance(CameraPolicy.checked(self.options.memory_policy, self.options.camera_motion))
-        self._equipment = Equipment(engine, self._bank, self.steps, self._history, *ways, self._guidance)
+        self._refined = Refinement()
+        self._equipment = Equipment(engine, self._bank, self.steps, self._history, *ways, self._guidance, self._refined)
         self._objects: dict[tuple[str, int], TrackedObject] = {}
 
     @classmethod
@@ -159,13 +162,16 @@ class Tracker:
         self._objects = {(entry.camera, entry.object_id): entry for entry in self._objects.values()}
 
     def set_policy(self, object_id: int, policy: PolicyName | None, *, camera: str = "") -> None:
-        """Keep an object's memory so; None: as its camera's. Raises `PromptError`, also for an unknown id."""
-        item = self._find(object_id, camera)
-        item.policy = None if policy is None else CameraPolicy.checked(policy).memory_policy
+        """Keep an object's memory so; None: as its camera's. Raises `PromptError` for an unknown id."""
+        self._find(object_id, camera).policy = None if policy is None else CameraPolicy.checked(policy).memory_policy
 
     def set_camera_policy(self, camera: str, memory_policy: PolicyName, *, camera_motion: bool = False) -> None:
         """How the memory of this camera's objects is kept, from its next picture on. Raises `OptionError`."""
         self._guidance.set(camera, CameraPolicy.checked(memory_policy, camera_motion))
+
+    def refine_masks(self, options: RefineOptions | None, *, object_id: int | None = None, camera: str = "") -> None:
+        """How masks are refined before they leave: a camera's, or one object's (None: as its camera's)."""
+        self._refined.set(options, camera, None if object_id is None else self._find(object_id, camera).finish)
 
     def snapshot(self, object_id: int, *, camera: str = "") -> Snapshot:
         """A copy of all that is known of an object. Raises `PromptError` for an unknown id."""
@@ -196,14 +202,14 @@ class Tracker:
         if refine:
             item = self._find(object_id, camera)
             is_done = item.added is None and recall.refine(item.row, item, prompt, as_cond=self.options.refine_as_cond)
-            item.motion = None if is_done else item.motion
+            item.motion, item.finish.before_hw = (None, None) if is_done else (item.motion, item.finish.before_hw)
             return is_done
         if key in self._objects and self._bank.num_frames(self._objects[key].row) < recall.distance:
             self._forget(self._objects[key])  # it is younger than the picture
         if key not in self._objects:
             self._objects[key] = TrackedObject(*key, self._bank.acquire())
         item = self._objects[key]
-        item.added = item.refined = item.motion = None
+        item.added = item.refined = item.motion = item.finish.before_hw = None
         recall.add(item.row, item, prompt)
         return True
 
@@ -227,19 +233,14 @@ class Tracker:
         `time_ns` (monotonic, default now) decides when an object counts as lost. Raises ValueError for a picture of a
         wrong shape or type, `PromptError` for a prompt outside it; that prompt is dropped and nothing else changes.
         """
-        now = time.monotonic_ns() if time_ns is None else time_ns
-        return self.launch({"": frame_hwc}, {"": now})[""].resolve()
+        return self.launch({"": frame_hwc}, {"": time.monotonic_ns() if time_ns is None else time_ns})[""].resolve()
 
     def wait_room(self) -> None:
         """Wait until the device has not more than one turn to compute; on a CPU, not at all."""
         self._equipment.readout.wait_room()
 
     def launch(
-        self,
-        images: Mapping[str, Image],
-        times_ns: Mapping[str, int],
-        *,
-        marks: Mapping[str, Hashable] | None = None,
+        self, images: Mapping[str, Image], times_ns: Mapping[str, int], *, marks: Mapping[str, Hashable] | None = None
     ) -> dict[str, PendingMasks]:
         """Process one picture of each given camera as one batch, without waiting; see `step` for errors.
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,8 @@ from stream.policy import Motion, PolicyName, Ruling
 from stream.prepare import Upload
 from stream.prompt import Prompt
 from stream.pursuit import Pursuit, Sought
-from stream.readout import Readout
+from stream.readout import Guides, Part, Readout
+from stream.refine import Finish, FinishState, Refinement
 from stream.step import Batch, Steps
 from stream.verdict import PendingMasks, Visibility
 
@@ -41,7 +42,7 @@ class TrackedObject:
     second picture after a prompt on.
     """
 
-    __slots__ = ("added", "camera", "motion", "object_id", "policy", "refined", "row", "visibility")
+    __slots__ = ("added", "camera", "finish", "motion", "object_id", "policy", "refined", "row", "visibility")
 
     def __init__(self, camera: str, object_id: int, row: int) -> None:
         self.camera, self.object_id, self.row = camera, object_id, row
@@ -49,6 +50,7 @@ class TrackedObject:
         self.refined: Prompt | None = None
         self.policy: PolicyName | None = None
         self.motion: Motion | None = None
+        self.finish = Finish()
         self.visibility = Visibility()
 
 
@@ -61,15 +63,18 @@ class Snapshot:
     refined: Prompt | None
     policy: PolicyName | None = None
     motion: Motion | None = None
+    finish: FinishState = field(default_factory=FinishState)
     view: View | None = None  # the camera's last small picture, where its motion is measured
 
     @classmethod
     def of(cls, item: TrackedObject, bank: MemoryBank, guidance: Guidance) -> Snapshot:
         memory = bank.export_row(item.row) if bank.age(item.row) else None
-        return cls(memory, item.added, item.refined, item.policy, item.motion, guidance.view(item.camera))
+        known = item.policy, item.motion, item.finish.state(), guidance.view(item.camera)
+        return cls(memory, item.added, item.refined, *known)
 
     def put_back(self, item: TrackedObject, bank: MemoryBank, guidance: Guidance) -> None:
         item.added, item.refined, item.policy, item.motion = self.added, self.refined, self.policy, self.motion
+        item.finish.put_back(self.finish)
         guidance.restore_view(item.camera, self.view)
         if self.memory is not None:
             bank.import_row(item.row, self.memory)
@@ -86,6 +91,7 @@ class Equipment:
     upload: Upload
     readout: Readout
     guidance: Guidance
+    refinement: Refinement
 
 
 class Turn:
@@ -102,7 +108,8 @@ class Turn:
         self.engine, self.bank = equipment.engine, equipment.bank
         self.steps, self.history = equipment.steps, equipment.history
         self.upload, self.readout = equipment.upload, equipment.readout
-        self.guidance, self.objects, self.images = equipment.guidance, objects, images
+        self.guidance, self.refinement = equipment.guidance, equipment.refinement
+        self.objects, self.images = objects, images
         self.sizes = {camera: (image.shape[0], image.shape[1]) for camera, image in images.items()}
         self.frame_of = {camera: index for index, camera in enumerate(images)}
         self.position_of = {item.row: index for index, item in enumerate(objects)}
@@ -135,23 +142,37 @@ class Turn:
         self.bank.pass_over(passed_over)
         for item in self.objects:
             item.motion = kept[item].motion if item in kept else None
+            if item.added or item.refined:
+                item.finish.forget()  # what a person corrects is seen at once
             item.added = item.refined = None
 
     def read_out(self, times_ns: Mapping[str, int]) -> dict[str, PendingMasks]:
         """Each camera's results, on their way to the host."""
         groups = {camera: [item for item in self.objects if item.camera == camera] for camera in self.sizes}
-        parts, start = {}, 0
+        parts, guides, start = {}, [], 0
         for camera, group in groups.items():
             if group:
-                parts[camera] = self.steps.results.part(start, start + len(group))
+                part = self.steps.results.part(start, start + len(group))
+                parts[camera], guide = self._refined(camera, part, [item.finish for item in group])
+                guides.append(guide)
             start += len(group)
-        blocks = self.readout.launch(list(parts.values()), [self.sizes[camera] for camera in parts])
+        blocks = self.readout.launch(list(parts.values()), [self.sizes[camera] for camera in parts], guides)
         pending = {camera: PendingMasks.nothing(*size) for camera, size in self.sizes.items()}
         for camera, block in zip(parts, blocks, strict=True):
             ids = tuple(item.object_id for item in groups[camera])
             visibilities = tuple(item.visibility for item in groups[camera])
             pending[camera] = PendingMasks(*self.sizes[camera], ids, visibilities, times_ns[camera], block)
         return pending
+
+    def _refined(self, camera: str, part: Part, finishes: Sequence[Finish]) -> tuple[Part, Guides]:
+        """What is published of one camera's objects, and who draws their edges on a CPU."""
+        refinement, (logits, scores, ious) = self.refinement, part
+        logits = refinement.refined(camera, logits, finishes)
+        if self.upload.is_on_host:
+            return (logits, scores, ious), refinement.guides(camera, self.images[camera], finishes)
+        if refinement.is_drawn(camera, finishes):
+            logits = refinement.drawn(camera, logits, finishes, colours_3hw=self.upload.colours(self.frame_of[camera]))
+        return (logits, scores, ious), ()
 
     def _frame(self, camera: str) -> FrameFeatures:
         index = self.frame_of[camera]

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stream.lane import CudaLane, Event, Lane
 from stream.prepare.fused import fused_resize
-from stream.prepare.picture import Image, prepare_frames, resize_in_steps
+from stream.prepare.picture import Image, prepare_frames, resize_in_steps, statistics
 
 NUM_BLOCKS = 2
 MAX_FRAMES = 8  # of one turn; `engines.spec.MAX_FRAMES`
@@ -84,6 +84,11 @@ class Upload:
             if device.type == "cuda":
                 self._resize = fused_resize(size, device) or resize_in_steps
 
+    @property
+    def is_on_host(self) -> bool:
+        """Whether nothing is sent: the device is the CPU."""
+        return self._lane is None
+
     @torch.inference_mode()
     def prepare(self, images_hwc: Sequence[Image], *, count: int) -> Tensor:
         """BGR uint8 pictures of any sizes to normalised RGB float32 (count, 3, size, size) on the device.
@@ -101,3 +106,10 @@ class Upload:
             self._resize(picture_hwc, frame_3hw)
         block.used = self._lane.computed()
         return self._frames_f3hw[:count]
+
+    @torch.inference_mode()
+    def colours(self, frame: int) -> Tensor:
+        """One of the frames that were prepared last, as RGB from 0 to 1 (3, size, size); on a lane alone."""
+        assert self._lane is not None, "on a CPU the pictures themselves are at hand"
+        means, stds = statistics(self.device)
+        return (self._frames_f3hw[frame] * stds.view(3, 1, 1) + means.view(3, 1, 1)) / 255
