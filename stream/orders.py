@@ -26,6 +26,7 @@ from stream.roster import Roster, Undoing
 from stream.saved import SavedObjects
 from stream.state_file import LiveCamera, LiveObject
 from stream.tracker import Tracker
+from stream.tuning import tune
 from stream.turn import Snapshot
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,10 @@ class Orders:
             self._tracker.forget_pictures(camera)
             del self._rosters[camera]
         for camera, config in configs.items():
-            self._rosters.setdefault(camera, Roster(config)).config = config
+            roster = self._rosters.setdefault(camera, Roster(config))
+            if roster.config != config:
+                roster.config = config
+                tune(self._tracker, config, moved=roster.moved)
 
     def num_rows(self, camera: str) -> int:
         """How many objects the camera's next picture will have."""
@@ -61,10 +65,7 @@ class Orders:
         return len(roster.config.prompts if roster.epoch is None else self._tracker.object_ids(camera))
 
     def follow(self, frame: Frame) -> list[PromptError]:
-        """The camera's next picture: a new epoch starts without memory, with the configured prompts.
-
-        Returns what is wrong with prompts, which are dropped.
-        """
+        """The camera's next picture: a new epoch starts with the configured prompts. The errors of dropped ones."""
         stamp, roster = frame.stamp, self._rosters[frame.stamp.camera]
         errors = []
         if roster.epoch != stamp.epoch:
@@ -97,8 +98,7 @@ class Orders:
         return tuple(requests.popleft() for _ in range(len(requests)))
 
     def labels(self, camera: str, object_ids: Sequence[int]) -> dict[int, str]:
-        known = self._rosters[camera].labels
-        return {object_id: known.get(object_id, "") for object_id in object_ids}
+        return {object_id: self._rosters[camera].labels.get(object_id, "") for object_id in object_ids}
 
     def _begin(self, stamp: Stamp, roster: Roster) -> list[PromptError]:
         late = self._tracker.waiting_ids(stamp.camera)
@@ -117,6 +117,7 @@ class Orders:
                 roster.labels[prompt.object_id] = prompt.label
             except PromptError as error:
                 errors.append(error)
+        tune(self._tracker, roster.config, moved=roster.moved)
         return errors
 
     def _restore(self, roster: Roster, saved: SavedObjects) -> None:
