@@ -49,9 +49,10 @@ def size_of(path: Path) -> tuple[int, int]:
 def read_ids(path: Path) -> NDArray[np.integer]:
     """The id of each pixel; 0 where there is no object."""
     mode, ids_hw = _load(path)
-    if mode in ("L", "1") and ids_present(ids_hw) == ((1,) if mode == "1" else (VOID,)):
+    present = ids_present(ids_hw)
+    if mode == "L" and present == (VOID,):
         return (ids_hw > 0).astype(np.uint8)
-    return np.where(ids_hw == VOID, 0, ids_hw)
+    return np.where(ids_hw == VOID, 0, ids_hw) if VOID in present else ids_hw
 
 
 def read_binary(path: Path) -> Bits:
@@ -72,10 +73,10 @@ def _load(path: Path) -> tuple[str, NDArray[np.integer]]:
 
 def ids_present(ids_hw: NDArray[np.integer]) -> tuple[int, ...]:
     """All ids but 0."""
-    if ids_hw.size and int(ids_hw.min()) < 0:
-        return tuple(int(value) for value in np.unique(ids_hw) if value)
-    found = np.unique(ids_hw) if ids_hw.max(initial=0) > 65535 else np.flatnonzero(np.bincount(ids_hw.ravel()))
-    return tuple(int(value) for value in found if value)
+    if ids_hw.dtype == np.uint8:  # twenty times as fast as sorting
+        counts = Pictures.fromarray(ids_hw).histogram()
+        return tuple(object_id for object_id, count in enumerate(counts) if count and object_id)
+    return tuple(int(value) for value in np.unique(ids_hw) if value)
 
 
 def read_indexed(path: Path) -> dict[int, Bits]:
