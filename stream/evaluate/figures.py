@@ -54,6 +54,13 @@ class WorstView:
     truth: Bits
     found: Bits
 
+    @property
+    def caption(self) -> str:
+        """Which picture, and how bad."""
+        place = self.place
+        hidden = "" if self.truth.any() else " (it is hidden)"
+        return f"{place.sequence}, picture {place.number}, object {place.object_id}{hidden}: IoU {place.iou:.2f}"
+
 
 @dataclass(frozen=True, slots=True)
 class Page:

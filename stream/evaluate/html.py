@@ -22,17 +22,18 @@ h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.15em; margin: 2.2em
 .large b { display: block; font-size: 1.75em; line-height: 1.15; color: #3366aa; }
 .large span { color: #666; font-size: .85em; }
 .wide { overflow-x: auto; } img { max-width: 100%; height: auto; display: block; }
-table { border-collapse: collapse; font-size: .85em; font-variant-numeric: tabular-nums; white-space: nowrap; }
-th, td { padding: .28em .7em; text-align: right; border-bottom: 1px solid #e4e4e4; }
+table { border-collapse: collapse; font-size: .8em; font-variant-numeric: tabular-nums; white-space: nowrap; }
+th, td { padding: .28em .5em; text-align: right; border-bottom: 1px solid #e4e4e4; }
 th { color: #666; font-weight: 600; } th:first-child, td:first-child { text-align: left; }
 tr:last-child td { font-weight: 600; border-bottom: none; border-top: 2px solid #999; }
-.views { display: grid; grid-template-columns: repeat(auto-fill, minmax(320px, 1fr)); gap: 1.1em; }
-figure { margin: 0; } figcaption { font-size: .84em; color: #444; margin-top: .25em; }
-.truth span { color: #1f9d2f; } .found span { color: #d0108a; } .truth span, .found span { font-weight: 600; }
+.views { display: flex; flex-wrap: wrap; gap: 1.1em; }
+figure { margin: 0; width: calc(33.3% - .8em); min-width: 300px; }
+figcaption { font-size: .84em; color: #444; margin-top: .25em; }
+.truth b { color: #1f9d2f; } .found b { color: #d0108a; }
 """
 LEGEND = (
-    '<span class="truth"><span>green</span>: the truth, and what was missed</span>'
-    '<span class="found"><span>magenta</span>: the prediction, and what was too much</span>'
+    '<span class="truth"><b>green</b>: the truth, and what was missed</span>'
+    '<span class="found"><b>magenta</b>: the prediction, and what was too much</span>'
 )
 
 
@@ -80,7 +81,6 @@ def _image(address: str, text: str) -> str:
 
 
 def _view(view: WorstView) -> str:
-    place = view.place
-    text = f"{place.sequence}, picture {place.number}, object {place.object_id}: IoU {place.iou:.2f}"
+    text = view.caption
     image = f'<img src="{jpeg_address(draw_view(view))}" alt="{escape(text)}">'
     return f"<figure>{image}<figcaption>{escape(text)}</figcaption></figure>"

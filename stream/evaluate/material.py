@@ -22,6 +22,7 @@ from engines.synthetic import EVALUATION_SEEDS, ClipSpec, SyntheticClip
 from stream.evaluate.generated import GeneratedFootage, GeneratedTruth
 from stream.footage import open_footage
 from stream.masksets import footage_of, open_masks
+from stream.masksets.folders import FolderSequence
 from stream.sequence import Footage, MaskFileError, MaskSequence
 
 GENERATED = re.compile(r"generated(?::(\d+))?")
@@ -82,12 +83,14 @@ def find_pictures(masks: MaskSequence, folder: Path | None) -> Path | None:
     of videos or a data set; None where there is none.
     """
     beside = footage_of(masks)
-    named = next(_places(masks.name, folder), None) if folder is not None and folder.is_dir() else None
-    return named or beside
+    if folder is None or not folder.is_dir():
+        return beside
+    own = masks.folder.resolve() if isinstance(masks, FolderSequence) else None
+    return next((path for path in _places(masks.name, folder) if path.resolve() != own), beside)
 
 
 def _opening(truth: MaskSequence, data: Path) -> Callable[[], Footage]:
-    if (path := find_pictures(truth, data)) is None:
+    if (path := footage_of(truth) or find_pictures(truth, data)) is None:
         raise MaskFileError(
             f"{data}: no pictures of {truth.name}; expected JPEGImages/{truth.name} or {truth.name}.mp4"
         )

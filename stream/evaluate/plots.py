@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 import cv2
@@ -37,7 +38,7 @@ def bars_figure(bars: Sequence[Bar]) -> Figure:
 
 def bars_height(bars: Sequence[Bar]) -> float:
     """Inches."""
-    return 3.4 if len(bars) <= 40 else 4.2
+    return 2.8 if len(bars) <= 40 else 4.2
 
 
 def draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
@@ -74,7 +75,7 @@ def draw_curves(plots: Sequence[Axes], groups: Mapping[str, Sequence[Curve]]) ->
         for place, curve in enumerate(group):
             colour, label = OBJECT_COLOURS[place % len(OBJECT_COLOURS)], curve.label or f"object {curve.object_id}"
             axes.plot(curve.numbers, curve.ious, color=colour, linewidth=1.3, label=label)
-        axes.set_title(name, fontsize=10, loc="left", color=INK)
+        axes.set_title(textwrap.shorten(name, 40, placeholder="..."), fontsize=10, loc="left", color=INK)
         axes.tick_params(labelsize=8)
         _unit(axes)
         if 1 < len(group) <= 4:
@@ -87,7 +88,7 @@ def page_figure(page: Page) -> Figure:
     """All of the report as one picture; of the table only the figures shown large."""
     groups = by_sequence(page.curves, most=8)
     curve_rows, view_rows = math.ceil(len(groups) / NUM_COLUMNS), math.ceil(len(page.views) / VIEW_COLUMNS)
-    heights = [1.5, bars_height(page.bars), 2.1 * curve_rows, PAGE_WIDTH / VIEW_COLUMNS * 0.76 * view_rows]
+    heights = [1.7, bars_height(page.bars), 2.1 * curve_rows, PAGE_WIDTH / VIEW_COLUMNS * 0.76 * view_rows]
     figure = Figure(figsize=(PAGE_WIDTH, sum(heights)), layout=ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.06))
     grid = figure.add_gridspec(4, 1, height_ratios=[max(height, 0.01) for height in heights])
     parts = [figure.add_subfigure(grid[row]) for row in range(4)]
@@ -131,12 +132,12 @@ def _unit(axes: Axes) -> None:
 def _draw_head(axes: Axes, page: Page) -> None:
     axes.set_axis_off()
     axes.text(0.0, 1.0, page.title, fontsize=18, weight="bold", color=INK, va="top", transform=axes.transAxes)
-    facts = "   ".join(f"{name}: {value}" for name, value in page.facts)
-    axes.text(0.0, 0.7, facts, fontsize=9, color="#555555", va="top", transform=axes.transAxes)
+    facts = textwrap.fill("    ".join(f"{name}: {value}" for name, value in page.facts), 190)
+    axes.text(0.0, 0.74, facts, fontsize=9, color="#555555", va="top", linespacing=1.5, transform=axes.transAxes)
     for place, (name, value) in enumerate(page.headline):
         left = place / max(len(page.headline), 6)
-        axes.text(left, 0.32, value, fontsize=20, weight="bold", color=REGION, va="center", transform=axes.transAxes)
-        axes.text(left, 0.0, name, fontsize=9, color="#555555", va="center", transform=axes.transAxes)
+        axes.text(left, 0.2, value, fontsize=20, weight="bold", color=REGION, va="center", transform=axes.transAxes)
+        axes.text(left, -0.08, name, fontsize=9, color="#555555", va="center", transform=axes.transAxes)
 
 
 def _headline(part: SubFigure, text: str) -> None:
@@ -146,8 +147,6 @@ def _headline(part: SubFigure, text: str) -> None:
 def _draw_views(plots: Sequence[Axes], page: Page) -> None:
     for axes, view in zip(plots, page.views, strict=False):
         axes.imshow(draw_view(view)[:, :, ::-1])
-        place = view.place
-        text = f"{place.sequence}, picture {place.number}, object {place.object_id}: IoU {place.iou:.2f}"
-        axes.set_title(text, fontsize=9, loc="left", color=INK)
+        axes.set_title(view.caption, fontsize=9, loc="left", color=INK)
     for axes in plots:
         axes.set_axis_off()

@@ -14,7 +14,7 @@ COLUMNS = (
     "sequence", "objects", "J&F", "J", "F", "precision", "recall", "F1", "mAP", "instability", "switches",
     "found again",
 )  # fmt: skip
-MORE_COLUMNS = ("J recall", "J decay", "F recall", "F decay", "jitter", "jitter of the truth")  # not on the terminal
+MORE_COLUMNS = ("J recall", "J decay", "F recall", "F decay", "jitter", "truth's")  # not on the terminal
 NOTHING = "-"
 Row = tuple[str, ...]
 
