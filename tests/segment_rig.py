@@ -57,7 +57,7 @@ def shared_tracker() -> Tracker:
 
 
 def run_task(task: Task, tell: Callable[[Progress], None] | None = None) -> Summary:
-    return ClipRun(task, shared_tracker(), tell).run()
+    return ClipRun(task, shared_tracker, tell).run()
 
 
 def contents(folder: Path) -> dict[str, str]:

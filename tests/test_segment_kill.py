@@ -12,6 +12,7 @@ import pytest
 from killing import kill_process
 from segment_rig import CHUNK, NUM, click, contents, make_task, run_task, write_clip
 
+from stream.config import RefineOptions
 from stream.segment import SegmentError
 from stream.segment.run import Progress
 
@@ -92,11 +93,17 @@ def test_a_damaged_state_is_refused_in_one_line(clip: Path, tmp_path: Path) -> N
         run_task(task)
 
 
-def test_the_motion_policy_goes_on_as_it_was(clip: Path, tmp_path: Path) -> None:
-    settings = {"formats": ("rle",), "memory_policy": "motion", "camera_motion": True}
-    run_task(make_task(clip, tmp_path / "one", **settings))
-    task = make_task(clip, tmp_path / "other", **settings)
+@pytest.mark.parametrize(
+    "settings",
+    [{"memory_policy": "motion", "camera_motion": True}, {"refine": RefineOptions(8, 8, 0.8, "guided", True)}],
+    ids=["motion", "refined"],
+)
+def test_motion_and_smoothed_masks_go_on_as_they_were(clip: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    plain = make_task(clip, tmp_path / "plain", formats=("rle",))
+    tasks = [make_task(clip, tmp_path / name, formats=("rle",), **settings) for name in ("one", "other")]
+    for task in (plain, tasks[0]):
+        run_task(task)
     with pytest.raises(Stopped):
-        run_task(task, stop_at(CHUNK + 1))
-    run_task(task)
-    assert contents(tmp_path / "other") == contents(tmp_path / "one")
+        run_task(tasks[1], stop_at(CHUNK + 1))
+    run_task(tasks[1])
+    assert contents(tmp_path / "other") == contents(tmp_path / "one") != contents(tmp_path / "plain")

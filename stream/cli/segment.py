@@ -60,7 +60,7 @@ Formats = Annotated[
         help="davis (the default), rle, overlay, mask-video, cutout-png, cutout-webm; several with commas.",
     ),
 ]  # fmt: skip
-Every = Annotated[int, typer.Option(help="Process every so-manieth picture.", min=1)]
+Every = Annotated[int, typer.Option(help="Process one picture of so many.", min=1)]
 Start = Annotated[str, typer.Option(help="Where to begin: seconds (12.5), 1:30, or a picture's number (300f).")]
 End = Annotated[str | None, typer.Option(help="Where to end, before that picture; as --start.")]
 Jobs = Annotated[int, typer.Option(help="Videos at the same time, each in a process with a tracker.", min=1, max=64)]

@@ -9,6 +9,7 @@ memory) costs the video that it was at, which the next run of the command goes o
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import signal
 from collections import deque
@@ -26,7 +27,9 @@ from stream.segment.run import ClipRun, Progress, Summary
 from stream.sequence import FootageError, MaskFileError
 from stream.tracker import Tracker
 
-RUN_ERRORS = (FootageError, MaskFileError, PromptError, SegmentError, FilmError, OSError)
+RUN_ERRORS = (
+    FootageError, MaskFileError, PromptError, SegmentError, FilmError, WeightsError, OptionError, OSError
+)  # fmt: skip
 WAIT_S = 0.25
 OpenTracker = Callable[[], Tracker]
 
@@ -47,17 +50,17 @@ Tell = Callable[[Event], None]
 def segment_clips(tasks: Sequence[Task], open_tracker: OpenTracker, *, jobs: int, tell: Tell) -> list[Outcome]:
     """All of them, in the order of the tasks. With several jobs `open_tracker` is pickled: a function of a module."""
     if jobs == 1 or len(tasks) == 1:
-        tracker = open_tracker()
-        found = [_segment(task, tracker, tell) for task in tasks]
+        opening = functools.cache(open_tracker)
+        found = [_segment(task, opening, tell) for task in tasks]
     else:
         found = _Crew(tasks, open_tracker, tell).run(min(jobs, len(tasks)))
     places = {task.name: place for place, task in enumerate(tasks)}
     return sorted(found, key=lambda outcome: places[outcome.name])
 
 
-def _segment(task: Task, tracker: Tracker, tell: Tell) -> Outcome:
+def _segment(task: Task, opening: OpenTracker, tell: Tell) -> Outcome:
     try:
-        outcome = Outcome(task.name, ClipRun(task, tracker, tell).run())
+        outcome = Outcome(task.name, ClipRun(task, opening, tell).run())
     except RUN_ERRORS as error:
         outcome = Outcome(task.name, None, _text(error))
     tell(outcome)
@@ -73,7 +76,7 @@ def _text(error: Exception) -> str:
 def _work(connection: Connection, open_tracker: OpenTracker) -> None:
     """A worker's process: tasks in, progress and outcomes out, until None comes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process ends it
-    tracker: Tracker | None = None
+    opening = functools.cache(open_tracker)
     while True:
         try:
             task = connection.recv()
@@ -81,12 +84,7 @@ def _work(connection: Connection, open_tracker: OpenTracker) -> None:
             return
         if task is None:
             return
-        try:
-            tracker = tracker or open_tracker()
-        except (WeightsError, OptionError) as error:
-            connection.send(Outcome(task.name, None, str(error)))
-        else:
-            _segment(task, tracker, connection.send)
+        _segment(task, opening, connection.send)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from contextlib import closing
 from dataclasses import dataclass
 
 from stream.footage import PictureFolder, VideoFile, open_footage
+from stream.prompt import PromptError
 from stream.segment.keeping import Keeper, KeptObject, State, Summary
 from stream.segment.outputs import Found, Outputs
 from stream.segment.plan import Plan, check_reached, plan_of
@@ -42,11 +43,12 @@ class Progress:
 
 
 class ClipRun:
-    """Written by the thread that calls `run`."""
+    """Written by the thread that calls `run`. The tracker is opened once all else is known to be right."""
 
-    def __init__(self, task: Task, tracker: Tracker, tell: Callable[[Progress], None] | None = None) -> None:
-        self._task, self._tracker, self._tell = task, tracker, tell
-        self._engine = f"{tracker.engine.spec.name} on {tracker.engine.device}, {tracker.engine.backend}"
+    def __init__(
+        self, task: Task, open_tracker: Callable[[], Tracker], tell: Callable[[Progress], None] | None = None
+    ) -> None:
+        self._task, self._open_tracker, self._tell = task, open_tracker, tell
         self._num_seen = 0  # pictures of the video, as far as it was read
         self._num_done = 0
         self._first_index: int | None = None
@@ -65,7 +67,7 @@ class ClipRun:
         state = keeper.state()
         footage = open_footage(self._task.source)
         plan = plan_of(self._task, footage)
-        self._prepare()
+        self._tracker = self._prepared()
         if state is not None:
             self._restore(state)
         with closing(Outputs(self._task, state)) as outputs:
@@ -76,20 +78,25 @@ class ClipRun:
         keeper.finish(summary)
         return summary
 
-    def _prepare(self) -> None:
+    def _prepared(self) -> Tracker:
         """A tracker that knows nothing of an earlier video; each is a camera of its own."""
-        settings = self._task.settings
-        self._tracker.reset()
-        self._tracker.set_camera_policy(self._task.name, settings.memory_policy, camera_motion=settings.camera_motion)
+        tracker, settings = self._open_tracker(), self._task.settings
+        tracker.reset()
+        tracker.set_camera_policy(self._task.name, settings.memory_policy, camera_motion=settings.camera_motion)
+        tracker.refine_masks(settings.refine, camera=self._task.name)
+        return tracker
+
+    @property
+    def _engine(self) -> str:
+        engine = self._tracker.engine
+        return f"{engine.spec.name} on {engine.device}, {engine.backend}"
 
     def _process(self, plan: Plan, footage: VideoFile | PictureFolder, *, keeper: Keeper, outputs: Outputs) -> None:
         """One picture is computed while the one before is written, where the device is another than the CPU."""
         total, waiting = plan.num_wanted(footage.num_frames), None
         self._say(total)
         for picture in self._wanted(plan, footage):
-            self._prompt(plan, picture)
-            name = self._task.name
-            pending = self._tracker.launch({name: picture.image_hwc}, {name: picture.time_ns})[name]
+            pending = self._launch(plan, picture)
             if waiting is not None:
                 self._put(outputs, plan, waiting)
             waiting = (picture, pending)
@@ -123,12 +130,16 @@ class ClipRun:
         if self._last is not None:
             check_reached(plan, self._task, self._num_seen)
 
-    def _prompt(self, plan: Plan, picture: Picture) -> None:
-        size = picture.image_hwc.shape[0], picture.image_hwc.shape[1]
-        for given in plan.prompts.get(picture.index, ()):
-            self._prompt_one(given, size)
+    def _launch(self, plan: Plan, picture: Picture) -> PendingMasks:
+        name, size = self._task.name, (picture.image_hwc.shape[0], picture.image_hwc.shape[1])
+        try:
+            for given in plan.prompts.get(picture.index, ()):
+                self._prompt(given, size)
+            return self._tracker.launch({name: picture.image_hwc}, {name: picture.time_ns})[name]
+        except PromptError as error:
+            raise SegmentError(f"{self._task.source}, picture {picture.index}: {error}") from error
 
-    def _prompt_one(self, given: GivenPrompt, size: tuple[int, int]) -> None:
+    def _prompt(self, given: GivenPrompt, size: tuple[int, int]) -> None:
         prompt = given.load(size)
         is_known = given.object_id in self._tracker.object_ids(self._task.name)
         put = self._tracker.refine if is_known and prompt.mask_hw is None else self._tracker.add
