@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from engines.training.architecture import untrained
-from engines.training.loop import Trainer, draw_plan, export_checkpoint, train_step
+from engines.training.course import COURSE, Stage
+from engines.training.live import LENGTHS, Field
+from engines.training.loop import draw_plan, learned, rate_of, run_course, train_step
 from engines.training.losses import frame_loss, mask_iou, mask_loss
 from engines.training.prompts import BOX_HIGH, BOX_LOW, NEGATIVE, POSITIVE, Prompt, correction, draw_prompt
-from engines.training.rollout import ClipRunner, Plan
-from engines.training.samples import Batch, Recipe, draw_batch
+from engines.training.rollout import ClipRunner, Fresh, Plan
+from engines.training.samples import Batch, LiveClips, Recipe, draw_batch
+from engines.training.trainer import Trainer, export_checkpoint, stage_of
 from engines.weights import load_state_dict
 
 SIZE = 64
@@ -68,7 +71,7 @@ def test_a_few_steps_on_one_batch_reduce_the_loss(model: Any, tmp_path: Path) ->
     losses = []
     for _ in range(12):
         loss, _ = train_step(model, batch, np.random.default_rng(0))
-        trainer.update(loss, share=0.0, warm=1.0)
+        trainer.update(loss, rate=1e-3)
         losses.append(loss.item())
     assert np.mean(losses[-3:]) < 0.75 * losses[0]
 
@@ -197,7 +200,7 @@ def test_a_correction_clicks_the_largest_error() -> None:
 def test_a_training_state_comes_back_and_the_checkpoint_is_metas(model: Any, tmp_path: Path, clips: Batch) -> None:
     trainer = Trainer(model, tmp_path, peak_rate=1e-3)
     loss, _ = train_step(model, clips, np.random.default_rng(0))
-    trainer.update(loss, share=0.5, warm=1.0)
+    trainer.update(loss, rate=5e-4)
     trainer.save()
     other = Trainer(untrained("nano", 2 * SIZE), tmp_path, peak_rate=1e-3)
     other.resume(tmp_path / "state.pt")
@@ -209,3 +212,110 @@ def test_a_training_state_comes_back_and_the_checkpoint_is_metas(model: Any, tmp
     assert {value.dtype for value in state.values()} == {torch.float16}
     other.model.load_state_dict(state)
     torch.testing.assert_close(other.model.no_obj_ptr, trainer.average["no_obj_ptr"], rtol=1e-3, atol=1e-4)
+
+
+def test_tracking_on_is_the_same_as_running_the_clip_at_once(model: Any, clips: Batch) -> None:
+    truth = visible(clips)[::2]
+    prompt = draw_prompt(np.random.default_rng(0), truth[:, 0], "click")
+    with torch.no_grad():
+        at_once = ClipRunner(model, clips.frames_btchw, torch.arange(2))
+        at_once.run(truth, Plan(prompt))
+        parts = ClipRunner(model, clips.frames_btchw[:, :2], torch.arange(2))
+        parts.run(truth[:, :2], Plan(prompt))
+        parts.go_on(clips.frames_btchw[:, 2:], truth[:, 2:], Plan(prompt))
+    assert len(parts.ious) == 2
+    for kind, frames in at_once._memory.items():
+        assert parts._memory[kind].keys() == frames.keys()
+        for t, entry in frames.items():
+            for name in ("maskmem_features", "obj_ptr"):
+                torch.testing.assert_close(parts._memory[kind][t][name], entry[name], rtol=1e-4, atol=1e-4)
+
+
+def test_tracking_on_learns_from_its_frames_only(model: Any, clips: Batch) -> None:
+    truth = visible(clips)[::2]
+    prompt = draw_prompt(np.random.default_rng(0), truth[:, 0], "click")
+    runner = ClipRunner(model, clips.frames_btchw[:, :2], torch.arange(2))
+    runner.run(truth[:, :2], Plan(prompt))  # its graph is never used: going on must not reach back into it
+    runner.go_on(clips.frames_btchw[:, 2:], truth[:, 2:], Plan(prompt)).backward()  # type: ignore[no-untyped-call]
+    assert all(not entry["obj_ptr"].requires_grad for t, entry in _remembered(runner) if t < 2)
+    gradient = model.memory_encoder.out_proj.weight.grad
+    assert gradient is not None and gradient.abs().sum() > 0  # frame 3 learns from what frame 2 wrote
+
+
+def _remembered(runner: ClipRunner) -> list[tuple[int, Any]]:
+    return [item for frames in runner._memory.values() for item in frames.items()]
+
+
+def test_a_fresh_prompt_is_answered_as_on_a_first_frame(model: Any, clips: Batch) -> None:
+    truth, rows = visible(clips)[::2], torch.tensor([1])
+    prompt = draw_prompt(np.random.default_rng(0), truth[:, 0], "click")
+    last = draw_prompt(np.random.default_rng(1), truth[rows, -1], "click")
+    with torch.no_grad():
+        tracking = ClipRunner(model, clips.frames_btchw, torch.arange(2))
+        tracking.run(truth, Plan(prompt, fresh=Fresh(last, rows)))
+        still = ClipRunner(model, clips.frames_btchw[rows, -1:], torch.arange(1))
+        still.run(truth[rows, -1:], Plan(last))
+    assert tracking.fresh_ious is not None and len(tracking.losses) == 5
+    torch.testing.assert_close(tracking.losses[-2], still.losses[0], rtol=1e-4, atol=1e-4)
+
+
+def test_live_clips_show_every_frame_once_and_then_are_over() -> None:
+    recipe = Recipe(SIZE, num_clips=2, num_frames=5, num_objects=2, hard_share=0.5)
+    parts, whole = LiveClips(np.random.default_rng(5), recipe), LiveClips(np.random.default_rng(5), recipe)
+    shown = []
+    while not parts.is_over:
+        shown.append(parts.take(2).frames_btchw)
+    assert [frames.shape[1] for frames in shown] == [2, 2, 1]
+    torch.testing.assert_close(torch.cat(shown, 1), whole.take(5).frames_btchw, rtol=0, atol=0)
+
+
+def test_groups_take_turns_and_carry_their_memory(model: Any) -> None:
+    field = Field(model, Recipe(SIZE, num_clips=1, num_frames=1, num_objects=2), np.random.default_rng(1))
+    field._groups = field._groups[:2]
+    with torch.no_grad():
+        runners = [field.step()[1] for _ in range(24)]
+    steps = [sum(other is runner for other in runners) for runner in dict.fromkeys(runners)]
+    assert len(steps) > 2 and max(steps) > 1  # short clips end soon, long ones go on
+    assert max(steps) <= max(LENGTHS) // 2
+
+
+def test_the_rate_warms_up_and_falls_to_the_stages_floor() -> None:
+    stage = Stage("any", SIZE, 1, 1, 1e-3, 0.1, seed=0, steps=10)
+    assert rate_of(stage, share=0, warm=0.5) == pytest.approx(5e-4)
+    assert rate_of(stage, share=0, warm=9) == pytest.approx(1e-3)
+    assert rate_of(stage, share=1, warm=9) == pytest.approx(1e-4)
+
+
+def test_the_course_names_its_stages_once_and_every_stage_ends() -> None:
+    assert len({stage.name for stage in COURSE}) == len(COURSE)
+    assert all(stage.share(stage.steps, 0.0) == 1 and stage.steps > 0 for stage in COURSE)
+
+
+def test_a_course_goes_on_in_the_stage_where_it_stopped(tmp_path: Path) -> None:
+    course = (
+        Stage("stills", SIZE, 2, 1, 1e-4, 0.5, seed=1, steps=1, objects=1),
+        Stage("live", SIZE, 1, 1, 1e-4, 0.5, seed=2, steps=2, live=True, objects=1),
+    )
+    told: list[str] = []
+
+    class Stopped(Exception):
+        """Stands for a kill."""
+
+    def stop(stage: Stage, _: float) -> None:
+        told.append(stage.name)
+        if len(told) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        run_course(tmp_path, course, told=stop)
+    assert stage_of(tmp_path / "state.pt") == "stills"  # the second stage had not been saved yet
+    checkpoint = run_course(tmp_path, course, told=lambda stage, _: told.append(stage.name))
+    assert told == ["stills", "live", "live", "live"]
+    assert load_state_dict(checkpoint).keys() == untrained("nano", SIZE).state_dict().keys()
+
+
+def test_going_on_draws_other_scenes(model: Any) -> None:
+    stage = Stage("any", SIZE, 2, 1, 1e-3, 0.1, seed=0, steps=10, objects=1)
+    with torch.no_grad():
+        losses = [next(learned(model, stage, shelf=None, turn=turn))[0].item() for turn in (0, 0, 7)]
+    assert losses[0] == losses[1] != losses[2]

@@ -1,10 +1,11 @@
-"""The training loop: model, optimiser, moving average, schedule, checkpoints, log.
+"""The training loop: steps, learning rate, log, and the stages of a course one after the other.
 
-Owns the training state of its process and resumes from its own checkpoint; one thread per process. On a CPU two
-processes of one thread each, which average their gradients, do twice the work of one process with two threads.
+Owns the schedule and the log file; the state is the Trainer's. One thread per process. On a CPU two processes of one
+thread each, which average their gradients, do twice the work of one process with two threads.
 Never evaluates: `benchmarks/nano_quality.py` does.
 
-    torchrun --nproc-per-node 2 -m engines.training.loop --out DIR --image-size 128 --minutes 30 --clips 16 --frames 1
+    sam2-stream train-nano -o DIR                                                      the whole course
+    torchrun --nproc-per-node 2 -m engines.training.loop --out DIR --image-size 128 --minutes 30 --clips 16    one stage
 """
 
 from __future__ import annotations
@@ -12,8 +13,8 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,14 @@ import torch
 import torch.distributed as dist
 
 from engines.training.architecture import plain_attention, untrained
+from engines.training.course import Stage
+from engines.training.live import MIN_AREA, Field
 from engines.training.prompts import draw_prompt
 from engines.training.rollout import ClipRunner, Plan
 from engines.training.samples import Batch, Recipe, batches
+from engines.training.shelf import Shelf
+from engines.training.trainer import Trainer, export_checkpoint, stage_of
 
-EMA_DECAY = 0.999
-WEIGHT_DECAY = 0.05
-MIN_AREA = 0.003
-"""An object is prompted only where it shows at least this share of the frame."""
 NUM_LEARNED_FRAMES = 2
 """Of a clip, so many teach; those before them fill the memory without gradients, at a third of the cost.
 
@@ -37,6 +38,9 @@ Two is enough to learn what to remember, and buys twice as many scenes as four."
 SECONDS_BETWEEN_SAVES = 120.0
 STEPS_BETWEEN_LINES = 100
 WARM_UP_STEPS = 200
+
+Told = Callable[[Stage, float], None]
+"""Called after every step with the share of the stage that is over."""
 
 
 def draw_plan(rng: np.random.Generator, truth_nthw: torch.Tensor, *, rank: int = 0) -> Plan:
@@ -73,69 +77,32 @@ def train_step(model: Any, batch: Batch, rng: np.random.Generator, *, rank: int 
         return runner.run(truth, draw_plan(rng, truth, rank=rank)), runner
 
 
-class Trainer:
-    """All that training changes; every field is written by the one training thread."""
-
-    def __init__(self, model: Any, out: Path, *, peak_rate: float, floor: float = 0.02) -> None:
-        self.model = model
-        self.out = out
-        self.peak_rate = peak_rate
-        self.floor = floor
-        decayed = [p for p in model.parameters() if p.ndim > 1]
-        plain = [p for p in model.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=peak_rate, betas=(0.9, 0.98))
-        self.average = {name: value.clone() for name, value in model.state_dict().items()}
-        self.step = 0
-        self.seconds = 0.0
-
-    def update(self, loss: torch.Tensor, *, share: float, warm: float) -> None:
-        """One optimiser step; `share` of the stage is over (cosine), `warm` of the warm-up (linear)."""
-        cosine = 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
-        rate = self.peak_rate * min(1.0, warm) * (self.floor + (1 - self.floor) * cosine)
-        for group in self.optimiser.param_groups:
-            group["lr"] = rate
-        self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        if dist.is_initialized():
-            _average_gradients(self.model)
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-        self.optimiser.step()
-        self.step += 1
-        decay = min(EMA_DECAY, (self.step + 1) / (self.step + 20))
-        with torch.no_grad():
-            for name, value in self.model.state_dict().items():
-                self.average[name].lerp_(value, 1 - decay)
-
-    def save(self) -> None:
-        """Write the state; a reader sees the old one or the new one."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average,
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "seconds": self.seconds,
-        }
-        partial = self.out / "state.partial"
-        torch.save(state, partial)
-        os.replace(partial, self.out / "state.pt")
-
-    def resume(self, path: Path) -> None:
-        """Continue from a saved state."""
-        state = torch.load(path, weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average = state["average"]
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.seconds = state["step"], state["seconds"]
+def learned(
+    model: Any, stage: Stage, *, shelf: Shelf | None, turn: int = 0
+) -> Iterator[tuple[torch.Tensor, ClipRunner]]:
+    """Losses without end, one a step; a stage that goes on after `turn` steps draws other scenes than before."""
+    rank, size = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+    recipe = Recipe(
+        stage.image_size,
+        stage.clips // size,
+        stage.frames,
+        num_objects=stage.objects,
+        hard_share=stage.hard_share,
+        shelf=shelf,
+    )
+    if stage.live:
+        field = Field(model, recipe, np.random.default_rng((stage.seed, 2, rank, turn)))
+        while True:
+            yield field.step()
+    rng = np.random.default_rng((stage.seed, 1, turn))
+    for batch in batches(recipe, stage.seed + rank + 1000 * turn, num_workers=0):
+        yield train_step(model, batch, rng, rank=rank)
 
 
-def _average_gradients(model: Any) -> None:
-    parameters = list(model.parameters())
-    flat = torch.cat([(torch.zeros_like(p) if p.grad is None else p.grad).flatten() for p in parameters])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for parameter, part in zip(parameters, torch.split(flat, [p.numel() for p in parameters]), strict=True):
-        parameter.grad = part.view_as(parameter)
+def rate_of(stage: Stage, *, share: float, warm: float) -> float:
+    """The learning rate when `share` of the stage and `warm` of its warm-up are over."""
+    cosine = 0.5 * (1 + math.cos(math.pi * min(share, 1.0)))
+    return stage.rate * min(1.0, warm) * (stage.floor + (1 - stage.floor) * cosine)
 
 
 def _agree(share: float) -> float:
@@ -147,50 +114,71 @@ def _agree(share: float) -> float:
     return shares.item() / dist.get_world_size()
 
 
-def export_checkpoint(average: dict[str, torch.Tensor], path: Path) -> None:
-    """Write weights as Meta does, in half precision."""
-    torch.save({"model": {name: value.half() for name, value in average.items()}}, path)
-
-
-def run_stage(trainer: Trainer, recipe: Recipe, *, seed: int, minutes: float) -> None:
-    """Train for so many minutes on one recipe, with one cosine of the learning rate."""
+def run_stage(trainer: Trainer, stage: Stage, *, shelf: Shelf | None = None, told: Told | None = None) -> None:
+    """Train to the end of a stage, from where the state stands in it."""
     rank = dist.get_rank() if dist.is_initialized() else 0
-    rng = np.random.default_rng((seed, 1))
-    start = last_save = last_line = time.monotonic()
-    window: list[tuple[float, float, float]] = []
-    first_step, seconds_before = trainer.step, trainer.seconds
-    for batch in batches(recipe, seed + rank, num_workers=0):
-        share = _agree((time.monotonic() - start) / (minutes * 60))
-        if share >= 1:
-            break
-        loss, runner = train_step(trainer.model, batch, rng, rank=rank)
-        trainer.update(loss, share=share, warm=(trainer.step - first_step + 1) / WARM_UP_STEPS)
+    trainer.enter(stage.name)
+    last_step = last_save = last_line = time.monotonic()
+    window: list[tuple[float, ...]] = []
+    turn = trainer.stage_steps
+    losses = learned(trainer.model, stage, shelf=shelf, turn=turn)
+    while (share := _agree(stage.share(trainer.stage_steps, trainer.stage_seconds))) < 1:
+        loss, runner = next(losses)
+        warm = (trainer.stage_steps - turn + 1) / WARM_UP_STEPS
+        trainer.update(loss, rate=rate_of(stage, share=share, warm=warm))
         now = time.monotonic()
-        trainer.seconds = seconds_before + now - start
-        window.append((loss.item(), runner.ious[0].mean().item(), runner.ious[-1].mean().item()))
+        trainer.spend(now - last_step)
+        last_step = now
+        window.append(_figures(loss, runner))
         if rank == 0 and trainer.step % STEPS_BETWEEN_LINES == 0:
-            _write_line(trainer, recipe, window, ms_per_step=1000 * (now - last_line) / len(window))
+            _write_line(trainer, stage, window, ms_per_step=1000 * (now - last_line) / len(window))
             window, last_line = [], now
         if rank == 0 and now - last_save > SECONDS_BETWEEN_SAVES:
             trainer.save()
             last_save = now
+        if told is not None:
+            told(stage, share)
     if rank == 0:
         trainer.save()
 
 
-def _write_line(
-    trainer: Trainer, recipe: Recipe, window: list[tuple[float, float, float]], *, ms_per_step: float
-) -> None:
-    loss, first, last = (round(float(value), 4) for value in np.mean(window, 0))
+def run_course(
+    out: Path, course: tuple[Stage, ...], *, model: str = "nano", shelf: Shelf | None = None, told: Told | None = None
+) -> Path:
+    """Train through a course in `out`, from where the state there stands; returns the checkpoint."""
+    out.mkdir(parents=True, exist_ok=True)
+    state = out / "state.pt"
+    names, done = [stage.name for stage in course], stage_of(state)
+    for stage in course[names.index(done) if done in names else 0 :]:
+        torch.manual_seed(stage.seed)
+        trainer = Trainer(untrained(model, stage.image_size), out, peak_rate=stage.rate)
+        if state.exists():
+            trainer.resume(state)
+        run_stage(trainer, stage, shelf=shelf, told=told)
+    export_checkpoint(trainer.average, out / "checkpoint.pt")
+    return out / "checkpoint.pt"
+
+
+def _figures(loss: torch.Tensor, runner: ClipRunner) -> tuple[float, ...]:
+    fresh = math.nan if runner.fresh_ious is None else runner.fresh_ious.mean().item()
+    return loss.item(), runner.ious[0].mean().item(), runner.ious[-1].mean().item(), fresh
+
+
+def _write_line(trainer: Trainer, stage: Stage, window: list[tuple[float, ...]], *, ms_per_step: float) -> None:
+    loss, first, last = (round(float(value), 4) for value in np.mean(window, 0)[:3])
+    fresh = [row[3] for row in window if not math.isnan(row[3])]
     line = {
         "step": trainer.step,
         "minutes": round(trainer.seconds / 60, 2),
-        "size": recipe.image_size,
-        "clips": recipe.num_clips * (dist.get_world_size() if dist.is_initialized() else 1),
-        "frames": recipe.num_frames,
+        "stage": stage.name,
+        "size": stage.image_size,
+        "clips": stage.clips,
+        "frames": "live" if stage.live else stage.frames,
         "loss": loss,
         "iou_first": first,
         "iou_last": last,
+        "iou_fresh": round(float(np.mean(fresh)), 4) if fresh else None,
+        "rate": float(f"{trainer.optimiser.param_groups[0]['lr']:.3g}"),
         "ms_per_step": round(ms_per_step),
     }
     with (trainer.out / "log.jsonl").open("a") as file:
@@ -203,29 +191,49 @@ def main() -> None:
     parser.add_argument("--model", default="nano")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--resume", type=Path)
+    parser.add_argument("--name", default="stage", help="a stage of the name that the state is in goes on")
     parser.add_argument("--image-size", type=int, required=True)
-    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--minutes", type=float, default=0.0)
+    parser.add_argument("--steps", type=int, default=0)
     parser.add_argument("--clips", type=int, default=16)
     parser.add_argument("--frames", type=int, default=1)
     parser.add_argument("--objects", type=int, default=3)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--floor", type=float, default=0.02, help="the stage ends at this share of the rate")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--live", action="store_true", help="clips of up to 60 frames that are tracked on")
+    parser.add_argument("--hard-share", type=float, default=0.0, help="so many scenes are hard ones")
+    parser.add_argument("--bank", type=Path, help="real textures, made by engines.synthetic.cutout")
+    parser.add_argument("--leave-out", nargs="*", default=[], help="clips whose textures are not used")
     parser.add_argument("--threads", type=int, default=1)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    _run(parser.parse_args())
+
+
+def _run(options: argparse.Namespace) -> None:
     torch.manual_seed(options.seed)
     torch.set_num_threads(options.threads)
-    trainer = Trainer(
-        untrained(options.model, options.image_size), options.out, peak_rate=options.rate, floor=options.floor
+    fields = (
+        "name",
+        "image_size",
+        "clips",
+        "frames",
+        "rate",
+        "floor",
+        "seed",
+        "steps",
+        "minutes",
+        "live",
+        "hard_share",
     )
+    stage = Stage(**{name: getattr(options, name) for name in fields}, objects=options.objects)
+    options.out.mkdir(parents=True, exist_ok=True)
+    trainer = Trainer(untrained(options.model, options.image_size), options.out, peak_rate=options.rate)
     if options.resume:
         trainer.resume(options.resume)
     if dist.is_torchelastic_launched():
         dist.init_process_group("gloo")
-    num_clips = options.clips // (dist.get_world_size() if dist.is_initialized() else 1)
-    recipe = Recipe(options.image_size, num_clips, options.frames, num_objects=options.objects)
-    run_stage(trainer, recipe, seed=options.seed, minutes=options.minutes)
+    shelf = Shelf(options.bank, leave_out=tuple(options.leave_out)) if options.bank else None
+    run_stage(trainer, stage, shelf=shelf)
     if not dist.is_initialized() or dist.get_rank() == 0:
         export_checkpoint(trainer.average, options.out / "checkpoint.pt")
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-BCE_WEIGHT = 5.0
+BCE_WEIGHT = 0.8
+MIN_SHARE = 0.02
+"""Cross-entropy counts per pixel of the object, so that small outlines teach, too; not below this share."""
+LOST = 2.0
+"""Where the loss of a row's masks is above this, the row teaches less and less: it has lost its object."""
 
 
 def mask_loss(logits_nmhw: torch.Tensor, truth_n1hw: torch.Tensor) -> torch.Tensor:
     """(N, M) losses of M candidate masks per row against one soft truth of the same size."""
     truth = truth_n1hw.expand_as(logits_nmhw)
     bce = F.binary_cross_entropy_with_logits(logits_nmhw, truth, reduction="none").mean((2, 3))
+    bce = bce / truth.mean((2, 3)).clamp(min=MIN_SHARE)
     probability = logits_nmhw.sigmoid()
     overlap = 2 * (probability * truth).sum((2, 3)) + 1
     dice = 1 - overlap / (probability.sum((2, 3)) + truth.sum((2, 3)) + 1)
@@ -48,6 +53,7 @@ def frame_loss(
     taught = torch.stack([logits[:, 0], logits[torch.arange(len(best)), best]], 1)
     taught = F.interpolate(taught, high, mode="bilinear", align_corners=False)
     mask = mask_loss(taught, F.interpolate(truth_n1hw, high, mode="area")).sum(1)
+    mask = LOST * torch.log1p(mask / LOST)
     iou = F.l1_loss(ious_n4.float(), mask_iou(logits, truth), reduction="none").mean(1)
     score = F.binary_cross_entropy_with_logits(scores_n1[:, 0].float(), visible)
     return ((mask + iou) * visible).sum() / visible.sum().clamp(min=1) + score

@@ -20,6 +20,14 @@ NO_OBJECT = -1024.0
 
 
 @dataclass(frozen=True, slots=True)
+class Fresh:
+    """A prompt for some rows, answered without memory."""
+
+    prompt: Prompt
+    rows: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What happens to the rows of a batch during one clip."""
 
@@ -33,6 +41,8 @@ class Plan:
     """Here a second decode gets one more click, in the middle of the largest error."""
     mask_frame: int | None = None
     """Here the truth is given as a mask, as a second conditioning frame."""
+    fresh: Fresh | None = None
+    """A prompt without memory, on the last frame, learned beside the tracking: it shares the encoder's pass."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +109,13 @@ class ClipRunner:
     def __init__(self, model: Any, frames_btchw: torch.Tensor, clip_of_row: torch.Tensor) -> None:
         self._model = model
         self._frames = frames_btchw
+        self._first = 0
         self._clip_of_row = clip_of_row
         self._memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
         self.losses: list[torch.Tensor] = []
         self.ious: list[torch.Tensor] = []
         """Of every learned frame, (N,)."""
+        self.fresh_ious: torch.Tensor | None = None
 
     def run(self, truth_nthw: torch.Tensor, plan: Plan) -> torch.Tensor:
         """Prompt frame 0, then track; returns the mean loss of the learned frames."""
@@ -113,20 +125,48 @@ class ClipRunner:
                 stack.enter_context(torch.autocast("cpu", torch.bfloat16, cache_enabled=False))
                 stack.enter_context(torch.no_grad())
                 self._run_frames(range(plan.num_unlearned), truth_nthw, plan)
-        self.losses.clear()
-        self.ious.clear()
         num_left = truth_nthw.shape[1] - plan.num_unlearned
         num_learned = num_left if plan.num_learned is None else min(plan.num_learned, num_left)
-        self._run_frames(range(plan.num_unlearned, plan.num_unlearned + num_learned), truth_nthw, plan)
+        return self._learn(range(plan.num_unlearned, plan.num_unlearned + num_learned), truth_nthw, plan)
+
+    def go_on(self, frames_btchw: torch.Tensor, truth_nthw: torch.Tensor, plan: Plan) -> torch.Tensor:
+        """Track the frames that follow those run so far, from what is remembered of them, without its gradients."""
+        self._first += self._frames.shape[1]
+        self._frames = frames_btchw
+        for frames in self._memory.values():
+            for entry in frames.values():
+                entry["maskmem_features"] = entry["maskmem_features"].detach()
+                entry["obj_ptr"] = entry["obj_ptr"].detach()
+        recent = self._memory["non_cond_frame_outputs"]
+        for t in [t for t in recent if t < self._first - self._model.max_obj_ptrs_in_encoder]:
+            del recent[t]
+        return self._learn(range(self._first, self._first + truth_nthw.shape[1]), truth_nthw, plan)
+
+    def _learn(self, times: range, truth_nthw: torch.Tensor, plan: Plan) -> torch.Tensor:
+        self.losses.clear()
+        self.ious.clear()
+        self._run_frames(times, truth_nthw, plan)
         return torch.stack(self.losses).mean()
 
     def _run_frames(self, times: range, truth_nthw: torch.Tensor, plan: Plan) -> None:
-        frames = self._frames[:, times.start : times.stop]
+        """`truth_nthw` and the frames begin at the same time."""
+        frames = self._frames[:, times.start - self._first : times.stop - self._first]
         backbone = self._model.forward_image(frames.flatten(0, 1))
         pyramid = [level.unflatten(0, (len(frames), -1)) for level in backbone["backbone_fpn"]]
         for offset, t in enumerate(times):
             levels = [level[self._clip_of_row, offset] for level in pyramid]
-            self._step(t, self._view(levels, backbone["vision_pos_enc"]), truth_nthw[:, t : t + 1], plan=plan)
+            truth_n1hw = truth_nthw[:, t - self._first][:, None]
+            if plan.fresh is not None and t == times[-1]:
+                self._answer_fresh(levels, truth_n1hw, plan.fresh)
+            self._step(t, self._view(levels, backbone["vision_pos_enc"]), truth_n1hw, plan=plan)
+
+    def _answer_fresh(self, levels: list[torch.Tensor], truth_n1hw: torch.Tensor, fresh: Fresh) -> None:
+        levels, truth = [level[fresh.rows] for level in levels], truth_n1hw[fresh.rows]
+        features = levels[-1] + self._model.no_mem_embed.flatten()[:, None, None]
+        decoded = decode(self._model, features, levels[:-1], prompt=fresh.prompt)
+        self.losses.append(_loss(decoded, truth))
+        high_res = F.interpolate(decoded.chosen()[0], truth.shape[-2:], mode="bilinear", align_corners=False)
+        self.fresh_ious = mask_iou(high_res, truth)[:, 0]
 
     def _view(self, levels: list[torch.Tensor], positions_nchw: list[torch.Tensor]) -> View:
         rows = len(self._clip_of_row)
@@ -156,7 +196,9 @@ class ClipRunner:
         self.losses.append(_loss(decoded, truth_n1hw))
         remembered = self._answer(decoded, truth_n1hw, is_conditioning=t == 0)
         if self._frames.shape[1] > 1:
-            self._remember(t, view, remembered)
+            # Nothing learned comes after the last frame: its memory is only for frames to come.
+            with torch.set_grad_enabled(torch.is_grad_enabled() and t + 1 < self._first + self._frames.shape[1]):
+                self._remember(t, view, remembered)
 
     def _answer(self, decoded: Decoded, truth_n1hw: torch.Tensor, *, is_conditioning: bool) -> Remembered:
         """Gate and choose as inference does."""

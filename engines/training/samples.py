@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, IterableDataset
 
 from engines.synthetic import TRAINING_SEEDS, ClipSpec, SyntheticClip
+from engines.synthetic.hard import HardClip, HardSpec
+from engines.training.shelf import Shelf
 
 CUT_PROBABILITY = 0.25
 """So many clips are interrupted by another scene: rare in nature, but it teaches when nothing is there."""
@@ -43,6 +45,10 @@ class Recipe:
     num_objects: int = 3
     max_stride: int = 3
     """Frames of a clip are drawn this far apart at most; 1 is full speed."""
+    hard_share: float = 0.0
+    """So many scenes are hard ones."""
+    shelf: Shelf | None = None
+    """Real textures for the hard scenes; None: generated ones only."""
 
 
 def normalise(frames_hwc: NDArray[np.uint8]) -> torch.Tensor:
@@ -51,15 +57,39 @@ def normalise(frames_hwc: NDArray[np.uint8]) -> torch.Tensor:
     return (rgb - _MEAN) / _STD
 
 
-def _sample_clip(rng: np.random.Generator, recipe: Recipe) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A clip as one row of a batch sees it."""
+
+    clip: SyntheticClip | HardClip
+    size: int
+    stride: int
+    mirrored: bool
+
+    def at(self, step: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Picture (H, W, 3) and masks (objects, H, W) of the `step`-th frame shown."""
+        t = step * self.stride
+        picture, visible = _shown(self.clip, t)
+        frame = _squash(picture, self.size, cv2.INTER_LINEAR)
+        stacked = visible.astype(np.uint8).transpose(1, 2, 0)
+        masks = _squash(stacked, self.size, cv2.INTER_NEAREST).transpose(2, 0, 1).astype(np.bool_)
+        return (frame[:, ::-1], masks[..., ::-1]) if self.mirrored else (frame, masks)
+
+
+def _shown(clip: SyntheticClip | HardClip, t: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    return clip.show(t) if isinstance(clip, HardClip) else (clip.frame(t), clip.masks(t))
+
+
+def _draw_scene(rng: np.random.Generator, recipe: Recipe) -> Scene:
     size = recipe.image_size
     stride = int(rng.integers(1, recipe.max_stride + 1))
     aspect = float(rng.choice([1.0, 1.0, 0.75, 0.5625]))
-    height = round(size * aspect / 4) * 4
+    if recipe.hard_share and rng.random() < recipe.hard_share:
+        return Scene(_draw_hard(rng, recipe, round(size * aspect / 4) * 4), size, stride, bool(rng.random() < 0.5))
     spec = ClipSpec(
         seed=int(rng.integers(len(TRAINING_SEEDS))),
         num_frames=recipe.num_frames * stride,
-        height=height,
+        height=round(size * aspect / 4) * 4,
         width=size,
         num_objects=recipe.num_objects,
         num_distractors=int(rng.integers(0, 3)),
@@ -67,16 +97,28 @@ def _sample_clip(rng: np.random.Generator, recipe: Recipe) -> tuple[NDArray[np.u
         leave_probability=0.35,
         noise=float(rng.uniform(0, 6)),
     )
-    clip = SyntheticClip(spec)
-    times = range(0, spec.num_frames, stride)
-    frames = np.stack([_squash(clip.frame(t), size, cv2.INTER_LINEAR) for t in times])
-    masks = np.stack(
-        [_squash(clip.masks(t).astype(np.uint8).transpose(1, 2, 0), size, cv2.INTER_NEAREST) for t in times]
+    return Scene(SyntheticClip(spec), size, stride, mirrored=bool(rng.random() < 0.5))
+
+
+def _draw_hard(rng: np.random.Generator, recipe: Recipe, height: int) -> HardClip:
+    spec = HardSpec(
+        seed=int(rng.integers(len(TRAINING_SEEDS))),
+        num_frames=recipe.num_frames * recipe.max_stride,
+        height=height,
+        width=recipe.image_size,
+        num_objects=recipe.num_objects,
+        speed=float(rng.uniform(0.4, 1.5)),
+        noise=float(rng.uniform(0, 8)),
     )
-    masks_nthw = masks.transpose(3, 0, 1, 2).astype(np.bool_)
-    if rng.random() < 0.5:
-        frames, masks_nthw = frames[:, :, ::-1], masks_nthw[..., ::-1]
-    return frames, masks_nthw
+    return HardClip(spec, recipe.shelf.draw(rng) if recipe.shelf and rng.random() < 0.8 else ())
+
+
+def _show(scenes: list[Scene], steps: range) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Pictures (B, T, H, W, 3) and masks (B, N, T, H, W)."""
+    shown = [[scene.at(step) for step in steps] for scene in scenes]
+    frames = np.stack([np.stack([frame for frame, _ in row]) for row in shown])
+    masks = np.stack([np.stack([masks for _, masks in row], 1) for row in shown])
+    return frames, masks
 
 
 def _squash(picture: NDArray[np.uint8], size: int, interpolation: int) -> NDArray[np.uint8]:
@@ -102,8 +144,7 @@ def draw_batch(rng: np.random.Generator, recipe: Recipe) -> Batch:
     scene = recipe
     if recipe.num_frames == 1:
         scene = replace(recipe, num_clips=recipe.num_clips // 2, num_frames=2, max_stride=30)
-    parts = [_sample_clip(rng, scene) for _ in range(scene.num_clips)]
-    frames, masks = (np.stack(part) for part in zip(*parts, strict=True))
+    frames, masks = _show([_draw_scene(rng, scene) for _ in range(scene.num_clips)], range(scene.num_frames))
     if recipe.num_frames > 1:
         _cut_away(rng, frames, masks)
     batch = Batch(normalise(frames), torch.from_numpy(masks.astype(np.float32)))
@@ -111,6 +152,42 @@ def draw_batch(rng: np.random.Generator, recipe: Recipe) -> Batch:
         return batch
     masks_bnthw = batch.masks_bnthw.transpose(1, 2).flatten(0, 1).unsqueeze(2)
     return Batch(batch.frames_btchw.flatten(0, 1)[:, None], masks_bnthw)
+
+
+class LiveClips:
+    """Clips of equal length that are shown a few frames at a time; written by the thread that shows them."""
+
+    def __init__(self, rng: np.random.Generator, recipe: Recipe) -> None:
+        self._scenes = [_draw_scene(rng, recipe) for _ in range(recipe.num_clips)]
+        self._num_frames = recipe.num_frames
+        self._cuts = [_draw_cut(rng, recipe.num_frames) for _ in self._scenes]
+        self.shown = 0
+
+    @property
+    def is_over(self) -> bool:
+        """No frame is left."""
+        return self.shown >= self._num_frames
+
+    def take(self, num_frames: int) -> Batch:
+        """The next frames of every clip."""
+        steps = range(self.shown, min(self.shown + num_frames, self._num_frames))
+        frames, masks = _show(self._scenes, steps)
+        original = frames.copy()
+        for row, cut in enumerate(self._cuts):
+            for place, step in enumerate(steps):
+                if step in cut:
+                    frames[row, place] = original[(row + 1) % len(original), place]
+                    masks[row, :, place] = False
+        self.shown = steps.stop
+        return Batch(normalise(frames), torch.from_numpy(masks.astype(np.float32)))
+
+
+def _draw_cut(rng: np.random.Generator, num_frames: int) -> range:
+    """The frames at which a clip shows another scene; for most clips none."""
+    if num_frames < 2 or rng.random() >= CUT_PROBABILITY:
+        return range(0)
+    start = 1 if rng.random() < 0.3 else int(rng.integers(1, num_frames))
+    return range(start, start + int(rng.integers(1, 5)))
 
 
 class ClipStream(IterableDataset[Batch]):

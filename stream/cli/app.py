@@ -15,7 +15,19 @@ from typing import Annotated
 
 import typer
 
-from stream.cli import commands, daemon, doctor, engines, evaluate, finetune, keys, reading, segment, weights
+from stream.cli import (
+    commands,
+    daemon,
+    doctor,
+    engines,
+    evaluate,
+    finetune,
+    keys,
+    reading,
+    segment,
+    train_nano,
+    weights,
+)
 from stream.cli.failure import CommandFailed
 from stream.config import ConfigError
 
@@ -38,6 +50,7 @@ app.add_typer(segment.commands)
 app.add_typer(doctor.commands)
 app.add_typer(evaluate.commands)
 app.add_typer(finetune.commands)
+app.add_typer(train_nano.commands)
 app.add_typer(weights.commands, name="weights")
 app.add_typer(engines.commands, name="engines")
 app.add_typer(keys.commands, name="keys")
