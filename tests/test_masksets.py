@@ -503,3 +503,21 @@ def test_what_holds_no_masks_is_told_in_one_line(
     with pytest.raises(MaskFileError, match=words) as told:
         open_masks(tmp_path / name)
     assert name in str(told.value) and "\n" not in str(told.value)
+
+
+def test_files_that_are_gone_or_too_deep_are_told_in_one_line(tmp_path: Path) -> None:
+    lines, recorded = write_lines(tmp_path / "clip.jsonl"), tmp_path / "clip.masks"
+    with RecordingWriter(recorded) as writer:
+        writer.put(message(0, VIDEO[0]))
+    sav = tmp_path / "a_manual.json"
+    sav.write_text(json.dumps(sav_json([{0: box(2, 2)}])))
+    opened = [open_masks(path)[0] for path in (lines, recorded, sav)]
+    for path in (lines, recorded, sav):
+        path.unlink()
+    for sequence in opened:
+        with pytest.raises(MaskFileError, match="No such file"):
+            sequence.frame(0)
+    for name in ("deep.json", "deep_manual.json", "deep.jsonl"):
+        (tmp_path / name).write_text('{"index": 0, "masklet": ' + "[" * 100_000 + "\n")
+        with pytest.raises(MaskFileError, match=name):
+            open_masks(tmp_path / name)[0].frame(0)

@@ -116,7 +116,7 @@ def coco_sequences(path: Path) -> list[CocoSequence]:
     try:
         data = path.read_bytes()
         results = msgspec.json.decode(data, type=list[Annotation] | CocoFile)
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise MaskFileError(
             f"{path}: {exc}; expected COCO's JSON: a list of annotations, or an object with them"
         ) from exc

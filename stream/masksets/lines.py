@@ -91,7 +91,7 @@ def scan(path: Path) -> Iterator[tuple[int, int, _Head]]:
 def _head(line: bytes, where: str) -> _Head:
     try:
         head = HEAD.decode(line)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise MaskFileError(f"{where}: {exc}; expected a picture's index, height, width and objects") from exc
     if head.index < 0:
         raise MaskFileError(f"{where}: index {head.index}, expected 0 or more")
@@ -119,12 +119,12 @@ class LineSequence:
 
     def line(self, index: int) -> RleLine:
         """All that the file says of a picture. Raises KeyError where it has none."""
-        with self.path.open("rb") as file:
-            file.seek(self._places[index])
-            line = file.readline()
+        begin = self._places[index]
         try:
-            return LINE.decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            with self.path.open("rb") as file:
+                file.seek(begin)
+                return LINE.decode(file.readline())
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
             raise MaskFileError(f"{self.path}, picture {index}: {exc}") from exc
 
     def frame(self, index: int) -> LabelledFrame:

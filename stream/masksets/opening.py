@@ -36,9 +36,10 @@ HEAD_BYTES = 4096
 
 def open_masks(path: Path, *, sequence: str | None = None) -> list[MaskSequence]:
     """Every sequence there, by name, or the one that is asked for. Raises `MaskFileError` with one line."""
-    if not path.exists():
-        raise MaskFileError(f"{path} does not exist, expected {KINDS}")
-    found = _in_folder(path) if path.is_dir() else _in_file(path)
+    try:
+        found = _in_path(path)
+    except OSError as exc:
+        raise MaskFileError(f"{path} cannot be read: {exc.strerror}") from exc
     if not found:
         raise MaskFileError(f"{path} holds no masks, expected {KINDS}")
     found.sort(key=lambda item: natural(item.name))
@@ -57,6 +58,12 @@ def footage_of(sequence: MaskSequence) -> Path | None:
     return place if isinstance(place, Path) else None
 
 
+def _in_path(path: Path) -> list[MaskSequence]:
+    if not path.exists():
+        raise MaskFileError(f"{path} does not exist, expected {KINDS}")
+    return _in_folder(path) if path.is_dir() else _in_file(path)
+
+
 def _in_file(path: Path) -> list[MaskSequence]:
     readers: dict[str, Callable[[Path], list[MaskSequence]]] = {
         ".masks": lambda file: [*recorded_sequences(file)],
@@ -67,10 +74,7 @@ def _in_file(path: Path) -> list[MaskSequence]:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise MaskFileError(f"{path} is of no known kind, expected {KINDS}")
-    try:
-        return reader(path)
-    except OSError as exc:
-        raise MaskFileError(f"{path} cannot be read: {exc.strerror}") from exc
+    return reader(path)
 
 
 def _in_json(path: Path) -> list[MaskSequence]:

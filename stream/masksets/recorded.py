@@ -49,16 +49,17 @@ class RecordedSequence:
         self._offsets = track.offsets
 
     def frame(self, index: int) -> LabelledFrame:
-        with self.path.open("rb") as file:
-            file.seek(self._offsets[index])
-            record = read_record(file)
-        message = message_of(record) if record is not None else None
+        begin = self._offsets[index]
+        try:
+            with self.path.open("rb") as file:
+                file.seek(begin)
+                record = read_record(file)
+            message = message_of(record) if record is not None else None
+            masks = {item.id: message.mask(item.id) for item in message.objects} if message is not None else {}
+        except (OSError, wire.WireError) as exc:
+            raise MaskFileError(f"{self.path}, picture {index}: {exc}") from exc
         if message is None:
             raise MaskFileError(f"{self.path} changed while it was read: picture {index} is not there any more")
-        try:
-            masks = {item.id: message.mask(item.id) for item in message.objects}
-        except wire.WireError as exc:
-            raise MaskFileError(f"{self.path}, picture {index}: {exc}") from exc
         sure = {item.id: confidence(item.score, item.predicted_iou) for item in message.objects}
         return LabelledFrame(index, masks, sure)
 

@@ -1,7 +1,7 @@
 """SA-V's JSON: the masklets of one video, annotated at every fourth picture.
 
-Owns: one such file, once it has been asked for. Thread: that of the caller, which alone writes the parsed file. Never:
-reads a file before something of it is asked for, or decodes more masks than one picture's.
+Owns: the few files that were asked for last, parsed. Any thread. Never: reads a file before something of it is asked
+for, keeps more than NUM_KEPT of them, or decodes more masks than one picture's.
 
 `VIDEO_manual.json` and `VIDEO_auto.json` lie beside `VIDEO.mp4`. The outer list of `masklet` is over annotated
 pictures, the inner one over the objects that `masklet_id` names.
@@ -10,7 +10,7 @@ pictures, the inner one over the objects that `masklet_id` names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cached_property
+from functools import lru_cache
 from pathlib import Path
 
 import msgspec
@@ -20,6 +20,7 @@ from stream.sequence import LabelledFrame, MaskFileError
 
 STEP = 4  # pictures of the video for each annotated one
 SUFFIXES = ("_manual", "_auto")
+NUM_KEPT = 8  # files; each has the masks of one video, as text
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 
 
@@ -37,8 +38,18 @@ class SavFile(msgspec.Struct, frozen=True):
 DECODER = msgspec.json.Decoder(SavFile)
 
 
+@lru_cache(maxsize=NUM_KEPT)
+def parsed(path: Path, changed_ns: int) -> SavFile:
+    """The file as it is since that time."""
+    assert changed_ns, f"{path} has no time of its last change"
+    try:
+        return DECODER.decode(path.read_bytes())
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise MaskFileError(f"{path}: {exc}; expected SA-V's JSON with masklet and masklet_id") from exc
+
+
 class SavSequence:
-    """One file of masklets. `_file` is written by the thread that asks first."""
+    """One file of masklets. Frozen once made, any thread may read."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -73,9 +84,9 @@ class SavSequence:
         pairs = zip(self._file.masklet_id, row, strict=True)
         return LabelledFrame(index, {part: bits_of(rle, where) for part, rle in pairs if rle is not None})
 
-    @cached_property
+    @property
     def _file(self) -> SavFile:
         try:
-            return DECODER.decode(self.path.read_bytes())
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
-            raise MaskFileError(f"{self.path}: {exc}; expected SA-V's JSON with masklet and masklet_id") from exc
+            return parsed(self.path, self.path.stat().st_mtime_ns)
+        except OSError as exc:
+            raise MaskFileError(f"{self.path} cannot be read: {exc.strerror}") from exc
