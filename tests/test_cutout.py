@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from engines.synthetic.bank import Entry, read_index, read_texture, write_index
-from engines.synthetic.cutout import best_cuts, even_regions, fill, moving_regions, with_alpha
+from engines.synthetic.cutout import Moment, Region, best_cuts, cut, even_regions, fill, moving_regions, with_alpha
 
 HEIGHT, WIDTH = 180, 320
 CENTRE, RADIUS = (150, 90), 40
@@ -37,11 +37,19 @@ def test_an_even_object_is_cut_out_along_its_outline() -> None:
 
 
 def test_what_moves_is_found_without_a_colour_of_its_own() -> None:
-    before, _ = scene()
-    after, truth = scene(shift=6)
-    regions = list(moving_regions(before, after))
+    after, truth = scene(shift=12)
+    regions = list(moving_regions(Moment(8, after, scene(shift=6)[0], scene()[0])))
     assert max(iou(region.mask_hw, truth) for region in regions) > 0.6
-    assert not list(moving_regions(after, after))
+    assert not list(moving_regions(Moment(8, after, after, after)))
+
+
+def test_still_surroundings_are_no_part_of_what_moves() -> None:
+    picture, disk = scene()
+    wide = cv2.dilate(disk.astype(np.uint8), np.ones((21, 21), np.uint8)) > 0
+    loose, tight = cut(picture, Region(wide, "moving")), cut(picture, Region(wide, "moving", ~disk))
+    assert tight is not None
+    assert iou(tight.mask_hw, disk) > 0.95
+    assert loose is None or iou(loose.mask_hw, disk) <= iou(tight.mask_hw, disk)
 
 
 def test_a_picture_of_noise_gives_nothing() -> None:

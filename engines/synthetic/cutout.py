@@ -3,7 +3,7 @@
 Owns: how regions are found, cut and judged, and the command that fills a bank (`engines.synthetic.bank`). Any thread.
 Never: looks at hand-drawn masks or clicks, so that a bank knows nothing of what is scored later; writes outside OUT.
 
-    python -m engines.synthetic.cutout CLIPS OUT [--frames 8]
+    python -m engines.synthetic.cutout CLIPS OUT [--frames 30]
 
 CLIPS is a folder of videos. The same videos give the same bank (OpenCV's random generator is seeded per picture).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import math
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,10 @@ MAX_EDGE_SHARE = 0.12
 SAME = 0.6
 """Two regions of a picture with this IoU are one."""
 MAX_A_PICTURE = 14
+GAP = 4
+"""Pictures between those that motion is seen in."""
+MAX_STILL_LEVELS = 7
+"""What changes by no more is still."""
 _LEVELS = ((8, 14), (14, 26))
 """(radius in space, radius in colour) of the mean shift that makes regions even."""
 _NEAR = (5, 5, 5)
@@ -43,11 +48,28 @@ _ROUNDS = 4
 
 
 @dataclass(frozen=True, slots=True)
+class Moment:
+    """A picture of PICTURE_SIDE, and how it looked GAP and 2 * GAP pictures before."""
+
+    number: int
+    picture: Image
+    before: Image
+    long_before: Image
+
+    def still(self) -> Bits:
+        """Where nothing has changed; an even surface may have moved all the same."""
+        now, *then = (cv2.blur(image, (3, 3)) for image in (self.picture, self.before, self.long_before))
+        changes = [cv2.absdiff(now, earlier).max(axis=2) for earlier in then]
+        return np.asarray(np.maximum(*changes) <= MAX_STILL_LEVELS, np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
 class Region:
-    """Where an object may be, in a picture of PICTURE_SIDE."""
+    """Where an object may be, and where it cannot."""
 
     mask_hw: Bits
     kind: str
+    outside_hw: Bits | None = None  # as far as it reaches in from the surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,19 +97,19 @@ def even_regions(picture: Image) -> Iterator[Region]:
                 yield Region((seen != before)[1:-1, 1:-1], "region")
 
 
-def moving_regions(before: Image, picture: Image) -> Iterator[Region]:
-    """Connected parts that move against the picture's median motion."""
-    greys = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in (picture, before)]
-    still = np.zeros((*picture.shape[:2], 2), np.float32)
-    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(greys[0], greys[1], still)
+def moving_regions(moment: Moment) -> Iterator[Region]:
+    """Connected parts that move against the picture's median motion, without the still surroundings."""
+    greys = [cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) for image in (moment.picture, moment.before)]
+    none = np.zeros((*greys[0].shape, 2), np.float32)
+    flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST).calc(greys[0], greys[1], none)
     speed = np.linalg.norm(flow - np.median(flow, (0, 1)), axis=2)
-    total = speed.size
+    total, still = speed.size, moment.still()
     for threshold in (1.5, 4.0):
         fast = cv2.morphologyEx((speed > threshold).astype(np.uint8), cv2.MORPH_CLOSE, _disk(7))
         count, labels, stats, _ = cv2.connectedComponentsWithStats(fast, connectivity=4)
         for number in range(1, count):
             if SHARES[0] * total <= stats[number, cv2.CC_STAT_AREA] <= SHARES[1] * total:
-                yield Region(labels == number, "moving")
+                yield Region(labels == number, "moving", still)
 
 
 def cut(picture: Image, region: Region) -> Cut | None:
@@ -97,10 +119,13 @@ def cut(picture: Image, region: Region) -> Cut | None:
     grow = round(0.25 * max(w, h)) + 8
     left, top = max(x - grow, 0), max(y - grow, 0)
     right, bottom = min(x + w + grow, width), min(y + h + grow, height)
-    part, inside = picture[top:bottom, left:right], region.mask_hw[top:bottom, left:right]
-    found = _grab(part, inside)
+    box = (slice(top, bottom), slice(left, right))
+    outside = np.zeros((bottom - top, right - left), np.bool_)
+    if region.outside_hw is not None:
+        outside = _from_the_rim(region.outside_hw[box])
+    found = _grab(picture[box], region.mask_hw[box] & ~outside, outside)
     mask = np.zeros((height, width), np.bool_)
-    mask[top:bottom, left:right] = found
+    mask[box] = found
     if not SHARES[0] <= mask.mean() <= SHARES[1] or _edge_share(mask) > MAX_EDGE_SHARE:
         return None
     step, solidity = _step(picture, mask), _solidity(mask)
@@ -134,39 +159,41 @@ def with_alpha(picture: Image, mask_hw: Bits) -> Image:
     return np.dstack([colours, np.round(255 * alpha).astype(np.uint8)])
 
 
-def pictures(path: Path, count: int) -> Iterator[tuple[int, Image, Image]]:
-    """(frame number, the picture three frames before, the picture), spread over the video, scaled to PICTURE_SIDE."""
+def moments(path: Path, count: int) -> Iterator[Moment]:
+    """Spread over the video, scaled to PICTURE_SIDE."""
     video = cv2.VideoCapture(str(path))
     total = int(video.get(cv2.CAP_PROP_FRAME_COUNT))
-    wanted = {round(3 + (total - 4) * (k + 0.5) / count) for k in range(count)}
-    last: list[Image] = []
+    first = max(min(2 * GAP, total - 1), 0)
+    wanted = {round(first + (total - 1 - first) * (k + 0.5) / count) for k in range(count)}
+    last: deque[Image] = deque(maxlen=2 * GAP + 1)
     for number in range(max(wanted) + 1):
         there, frame = video.read()
         if not there:
             break
         scale = PICTURE_SIDE / max(frame.shape[:2])
         size = (round(frame.shape[1] * scale), round(frame.shape[0] * scale))
-        last = [*last[-3:], np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8)]
+        last.append(np.asarray(cv2.resize(frame, size, interpolation=cv2.INTER_AREA), np.uint8))
         if number in wanted:
-            yield number, last[0], last[-1]
+            yield Moment(number, last[-1], last[len(last) // 2], last[0])
     video.release()
 
 
 def fill(path: Path, out: Path, count: int) -> list[Entry]:
-    """Cut out what one video shows; the entries of its files."""
+    """Cut out what one video shows; the entries of its files. Still regions of every third picture are enough."""
     clip, entries = path.stem, []
     (out / clip).mkdir(parents=True, exist_ok=True)
-    for number, before, picture in pictures(path, count):
-        cv2.setRNGSeed(number + 1)
-        file = f"{clip}/picture-{number:04d}.png"
-        cv2.imwrite(str(out / file), picture)
-        entries.append(Entry(file, clip, number, "picture", 1.0, 0.0))
-        regions = [*moving_regions(before, picture), *even_regions(picture)]
-        for place, item in enumerate(best_cuts(picture, iter(regions))):
-            file = f"{clip}/{item.kind}-{number:04d}-{place:02d}.png"
-            cv2.imwrite(str(out / file), with_alpha(picture, item.mask_hw))
-            share = round(float(item.mask_hw.mean()), 4)
-            entries.append(Entry(file, clip, number, item.kind, share, round(item.step, 1)))
+    for place, moment in enumerate(moments(path, count)):
+        cv2.setRNGSeed(moment.number + 1)
+        regions = list(moving_regions(moment))
+        if place % 3 == 0:
+            entries.append(Entry(f"{clip}/picture-{moment.number:04d}.png", clip, moment.number, "picture", 1.0, 0.0))
+            cv2.imwrite(str(out / entries[-1].file), moment.picture)
+            regions += even_regions(moment.picture)
+        for rank, item in enumerate(best_cuts(moment.picture, iter(regions))):
+            file = f"{clip}/{item.kind}-{moment.number:04d}-{rank:02d}.png"
+            cv2.imwrite(str(out / file), with_alpha(moment.picture, item.mask_hw))
+            share, step = round(float(item.mask_hw.mean()), 4), round(item.step, 1)
+            entries.append(Entry(file, clip, moment.number, item.kind, share, step))
     return entries
 
 
@@ -175,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("clips", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--frames", type=int, default=8, help="pictures of each video")
+    parser.add_argument("--frames", type=int, default=30, help="pictures of each video")
     options = parser.parse_args()
     videos = sorted(path for path in options.clips.glob("*") if path.suffix.lower() in ENDINGS)
     if not videos:
@@ -188,15 +215,22 @@ def main() -> None:
     write_index(options.out, entries)
 
 
-def _grab(part: Image, inside: Bits) -> Bits:
-    """GrabCut: the region's core is the object for sure, the crop's rim is not."""
+def _from_the_rim(still: Bits) -> Bits:
+    """The parts that reach the edge of the crop."""
+    _, labels = cv2.connectedComponents(still.astype(np.uint8), connectivity=4)
+    reached = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    return np.asarray(np.isin(labels, reached[reached > 0]), np.bool_)
+
+
+def _grab(part: Image, inside: Bits, outside: Bits) -> Bits:
+    """GrabCut: the region's core is the object for sure, the crop's rim and what is `outside` are not."""
     marks = np.full(inside.shape, cv2.GC_PR_BGD, np.uint8)
     marks[inside] = cv2.GC_PR_FGD
     radius = max(1, round(math.sqrt(inside.sum()) / 10))
     marks[cv2.erode(inside.astype(np.uint8), _disk(2 * radius + 1)) > 0] = cv2.GC_FGD
     rim = np.ones(inside.shape, np.bool_)
     rim[3:-3, 3:-3] = False
-    marks[rim & ~inside] = cv2.GC_BGD
+    marks[(rim & ~inside) | outside] = cv2.GC_BGD
     if not (marks == cv2.GC_BGD).any() or not inside.any():
         return inside
     models = np.zeros((1, 65)), np.zeros((1, 65))
