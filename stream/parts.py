@@ -72,6 +72,15 @@ def place_of(mask_hw: Bits) -> Place | None:
     return Place(x, y, width, height)
 
 
+def area_of(place: Place) -> float:
+    return place.width * place.height
+
+
+def touches_edge(mask_hw: Bits) -> bool:
+    """Whether a part of the object may lie outside of the picture."""
+    return bool(mask_hw[0].any() or mask_hw[-1].any() or mask_hw[:, 0].any() or mask_hw[:, -1].any())
+
+
 def _reachable(mask_hw: Bits, expected: BoxFilter) -> Bits:
     """Without the parts that lie where the object cannot be, if another part does not."""
     count, labels_hw, stats, centres = cv2.connectedComponentsWithStats(mask_hw.astype(np.uint8), connectivity=8)

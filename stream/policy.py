@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.motion import BoxFilter, Place
-from stream.parts import Cut, cut, place_of, share_out
+from stream.parts import Cut, area_of, cut, place_of, share_out, touches_edge
 
 PolicyName = Literal["sam2", "motion"]
 POLICIES: tuple[PolicyName, ...] = ("sam2", "motion")
@@ -53,9 +53,9 @@ class TrackerOptions:
 MOTION_WEIGHT = 0.3
 STABLE_FRAMES = 3
 MIN_IOU = 0.4  # of what enters memory
-MAX_JUMP = 4.0  # standard deviations
-MAX_JUMP_SIZES = 0.4  # ... and never less than so many sizes of the object
+MAX_JUMP = 0.4  # sizes of the object
 UNREST = 3.0  # ... and so many times its usual surprise
+STRAY, STRAY_SHARE = 0.04, 0.3  # ... and so many sizes and strides more with every frame that it was not seen
 PATIENCE = 30  # frames
 MIN_SHARE = 0.3  # of its expected area: an object with less of what it claims is hidden
 MAX_CONTESTED = 0.15  # of a mask that enters memory
@@ -64,6 +64,11 @@ ANCHOR_EVERY = 8  # accepted frames
 ANCHOR_RATIO = 0.7
 ANCHOR_AREA = 0.25
 NUM_AREAS = 10
+WHOLE = 0.6  # of the expected box's area; less is a part
+PARTIAL_FRAMES = 8  # after so many it is whole: it has changed
+MIN_PART = 0.3  # of the expected box's area, of what enters memory
+USUAL = 0.85  # of what is usual, in what enters memory
+HABIT = 0.15  # the newest accepted frame's part in what is usual
 DOUBT = 4.0  # times the noise of a place that was cut through
 
 
@@ -74,8 +79,12 @@ class Motion:
     filter: BoxFilter
     num_stable: int = 0  # frames in a row on which it was seen
     num_missed: int = 0  # frames since it was seen
+    num_partial: int = 0  # frames since it was seen whole
+    stray: float = 0.0  # sizes that it may have gone astray since it was seen
     num_since_anchor: int = 0  # accepted frames
     areas: tuple[float, ...] = ()  # of the last accepted frames, shares of the picture
+    usual_iou: float = 0.0  # the model's estimates on accepted frames, the newest counting most
+    usual_fill: float = 0.0  # the mask's share of its box, likewise
 
     @property
     def is_stable(self) -> bool:
@@ -89,7 +98,13 @@ class Motion:
 
     def missed(self) -> Motion:
         """After a picture on which it was not seen; it stays stable."""
-        return dataclasses.replace(self, filter=self.filter.miss(), num_missed=self.num_missed + 1)
+        stray = self.stray + STRAY + STRAY_SHARE * self.filter.strides
+        return dataclasses.replace(self, filter=self.filter.miss(), num_missed=self.num_missed + 1, stray=stray)
+
+    @property
+    def reach(self) -> float:
+        """How many sizes from the expected place it can be."""
+        return MAX_JUMP + UNREST * self.filter.unrest + self.stray
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +135,15 @@ class _Pick:
     choice: int
     cut: Cut
     place: Place
+
+
+def first_motion(mask_hw: NDArray[np.bool_], iou: float) -> Motion | None:
+    """Of an object that was prompted, and found to be that; None where nothing was."""
+    place, area = place_of(mask_hw), float(mask_hw.mean())
+    if place is None:
+        return None
+    fill = area / area_of(place)
+    return Motion(BoxFilter.start(place), STABLE_FRAMES, areas=(area,), usual_iou=iou, usual_fill=fill)
 
 
 def rule(proposed: Sequence[Proposed], motions: Sequence[Motion | None]) -> list[Ruling]:
@@ -155,8 +179,7 @@ def _is_possible(motion: Motion, place: Place) -> bool:
     """Whether the object can have come there."""
     if not motion.is_stable or motion.num_missed >= PATIENCE:
         return True
-    reach = MAX_JUMP_SIZES + UNREST * motion.filter.unrest
-    return motion.filter.away(place) <= reach or motion.filter.distance(place) <= MAX_JUMP
+    return motion.filter.away(place) <= motion.reach
 
 
 def _share(picks: Sequence[_Pick | None], motions: Sequence[Motion | None]) -> list[NDArray[np.bool_] | None]:
@@ -182,16 +205,28 @@ def _ruling(proposed: Proposed, motion: Motion | None, pick: _Pick | None, share
     iou, area, place = float(proposed.ious_k[pick.choice]), float(mask_hw.mean()), place_of(mask_hw)
     is_sure = pick.cut.is_sure and mask_hw.sum() >= (1 - MAX_CONTESTED) * pick.cut.mask_hw.sum()
     if motion is None:
-        return Ruling(pick.choice, Motion(BoxFilter.start(pick.place), areas=(area,)), True, iou >= MIN_IOU)
+        return Ruling(pick.choice, first_motion(mask_hw, iou), True, iou >= MIN_IOU)
     if place is None or (share is not None and area < MIN_SHARE * float(np.median(motion.areas or (area,)))):
         return hidden
-    is_remembered = is_sure and iou >= MIN_IOU
+    part = area_of(place) / area_of(motion.filter.place)
+    is_whole = not touches_edge(mask_hw) and (part >= WHOLE or motion.num_partial >= PARTIAL_FRAMES)
+    fill = area / area_of(place)
+    is_usual = iou >= USUAL * motion.usual_iou and fill >= USUAL * motion.usual_fill
+    is_remembered = is_sure and is_usual and iou >= MIN_IOU and part >= MIN_PART
     is_anchor = is_remembered and _is_anchor(proposed, pick, motion)
-    is_far = motion.num_missed > 0 and motion.filter.distance(place) > MAX_JUMP
-    filter_ = BoxFilter.start(place) if is_far else motion.filter.update(place, doubt=1.0 if is_sure else DOUBT)
+    if motion.num_missed and motion.filter.away(place) > MAX_JUMP:
+        filter_ = motion.filter.restart(place, is_whole=is_whole)
+    else:
+        is_clear = is_sure and is_usual and is_whole
+        filter_ = motion.filter.update(
+            place, doubt=1.0 if is_clear else DOUBT, is_whole=is_whole and is_sure and is_usual
+        )
     news = Motion(
-        filter_, motion.num_stable + 1, 0, 0 if is_anchor else motion.num_since_anchor + is_remembered,
-        (*motion.areas, area)[-NUM_AREAS:] if is_remembered else motion.areas,
+        filter_, motion.num_stable + 1, num_partial=0 if is_whole else motion.num_partial + 1,
+        num_since_anchor=0 if is_anchor else motion.num_since_anchor + is_remembered,
+        areas=(*motion.areas, area)[-NUM_AREAS:] if is_remembered else motion.areas,
+        usual_iou=motion.usual_iou + HABIT * (iou - motion.usual_iou) * is_remembered,
+        usual_fill=motion.usual_fill + HABIT * (fill - motion.usual_fill) * is_remembered,
     )  # fmt: skip
     cut_hw = whole_hw & ~mask_hw
     return Ruling(pick.choice, news, True, is_remembered, is_anchor, cut_hw if cut_hw.any() else None)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from engines.spec import NO_OBJECT_LOGIT, Engine, FrameFeatures, Proposals, Segmentation
 from stream.memory import MemoryBank
-from stream.policy import Motion, Proposed, Ruling, rule
+from stream.policy import Motion, Proposed, Ruling, first_motion, rule
 from stream.results import ResultBuffer
 
 HIDDEN_SCORE = 0.0  # of a mask that was refused: the highest score that says "not visible"
@@ -106,6 +106,11 @@ class Pursuit:
             if ruling.is_anchor:
                 self.bank.write_anchor(item.row, kept)
         return logits
+
+
+def begin(found: Segmentation) -> Motion | None:
+    """What is known of an object that was just prompted; waits for the device."""
+    return first_motion((found.logits_bhw[0] > 0).cpu().numpy(), float(found.ious_b[0]))
 
 
 def _to_host(found: Sequence[Proposals]) -> list[Proposed]:

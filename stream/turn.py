@@ -28,7 +28,7 @@ from stream.pointing import decode
 from stream.policy import Motion, PolicyName, Ruling
 from stream.prepare import Upload
 from stream.prompt import Prompt
-from stream.pursuit import Pursuit, Sought
+from stream.pursuit import Pursuit, Sought, begin
 from stream.readout import Guides, Part, Readout
 from stream.refine import Finish, FinishState, Refinement
 from stream.step import Batch, Steps
@@ -115,6 +115,7 @@ class Turn:
         self.position_of = {item.row: index for index, item in enumerate(objects)}
         self.frames = self.steps.hold(self._encode(list(images.values())))
         self.marks = marks
+        self.prompted: set[TrackedObject] = set()  # pursued ones, on this picture
         self.steps.results.reserve(len(objects))
 
     def run(self, *, refine_as_cond: bool) -> None:
@@ -141,7 +142,8 @@ class Turn:
         self.bank.advance([item.row for item in self.objects if item.row not in passed_over])
         self.bank.pass_over(passed_over)
         for item in self.objects:
-            item.motion = kept[item].motion if item in kept else None
+            if item not in self.prompted:
+                item.motion = kept[item].motion if item in kept else None
             if item.added or item.refined:
                 item.finish.forget()  # what a person corrects is seen at once
             item.added = item.refined = None
@@ -245,6 +247,9 @@ class Turn:
         sight = Sight(self._frame(item.camera), self.sizes[item.camera], conditioned_1chw, logits_1hw)
         found = decode(self.engine, sight, prompt)
         self.steps.results.put(self.bank.upload(np.array([self.position_of[item.row]], np.int64)), found)
+        if self._is_pursued(item):
+            item.motion = begin(found)
+            self.prompted.add(item)
         self._keep(item, conditioned_1chw, found.logits_bhw)
         return found
 

@@ -2,9 +2,10 @@
 
 Owns: the arithmetic. Values only, any thread. Never: knows what a mask is.
 
-The state is centre x and y, and the logarithms of width and height, each with its speed; positions are shares of the
-picture's width and height, time is counted in frames. Noise is proportional to the object's size, as in SORT and its
-successors, so the four coordinates do not depend on each other and each is a filter of two numbers. While the object is
+The state is centre x and y with their speeds, and the logarithms of width and height, which wander: a size that is
+growing is more often a mask that spreads than an object that comes closer. Positions are shares of the picture's width
+and height, time is counted in frames. Noise is proportional to the object's size, as in SORT and its successors, so the
+four coordinates do not depend on each other and each is a filter of two numbers. While the object is
 not seen its speed fades, and it stays near the picture: who left comes back where he left.
 """
 
@@ -21,9 +22,9 @@ Floats = NDArray[np.float64]
 MEASURE_NOISE = 0.08  # of a centre, in sizes of the object; of a size, in parts of it
 SPEED_NOISE = 0.03  # by how much the speed may change from frame to frame, in the same units
 AGILITY = 0.2  # ... and by what share of itself: who is fast turns fast
-SIZE_NOISE = 0.01  # by how much the growth of a size may change from frame to frame
+SIZE_NOISE = 0.06  # by how much the logarithm of a size changes from frame to frame
 FIRST_SPEED_NOISE = 0.5
-FADE = 0.85  # of the speed, in every frame without a sight of the object
+FADE = 0.97  # of the speed, in every frame without a sight of the object
 MIN_SIZE = 1e-3
 CALMING = 0.2  # the newest surprise's part in `unrest`
 USUAL_AWAY = 0.2  # sizes
@@ -52,7 +53,7 @@ class BoxFilter:
 
     mean_42: Floats  # coordinate: value, speed
     covariance_422: Floats
-    unrest: float = 0.1  # how many sizes it usually was from where it was expected
+    unrest: float = 0.2  # how many sizes it usually was from where it was expected
 
     @classmethod
     def start(cls, place: Place) -> BoxFilter:
@@ -60,7 +61,8 @@ class BoxFilter:
         mean = np.stack([place.vector(), np.zeros(4)], axis=1)
         scale = _scales(mean)
         covariance = np.zeros((4, 2, 2))
-        covariance[:, 0, 0], covariance[:, 1, 1] = (MEASURE_NOISE * scale) ** 2, (FIRST_SPEED_NOISE * scale) ** 2
+        covariance[:, 0, 0] = (MEASURE_NOISE * scale) ** 2
+        covariance[:2, 1, 1] = (FIRST_SPEED_NOISE * scale[:2]) ** 2  # a size has no speed
         return cls(mean, covariance)
 
     @property
@@ -82,16 +84,19 @@ class BoxFilter:
     def predict(self) -> BoxFilter:
         """One frame later."""
         agility = SPEED_NOISE + AGILITY * self.strides
-        noise = np.array([agility, agility, SIZE_NOISE, SIZE_NOISE]) * _scales(self.mean_42)
+        noise = agility * _scales(self.mean_42)[:2]
         mean = self.mean_42 @ _STEP.T
         covariance = _STEP @ self.covariance_422 @ _STEP.T
-        covariance[:, 1, 1] += noise**2
-        covariance[:, 0, 0] += noise**2 / 4
+        covariance[:2, 1, 1] += noise**2
+        covariance[:2, 0, 0] += noise**2 / 4
+        covariance[2:, 0, 0] += SIZE_NOISE**2
         return BoxFilter(mean, covariance, self.unrest)
 
-    def update(self, place: Place, doubt: float = 1.0) -> BoxFilter:
-        """After it was seen there; `doubt` times as much noise."""
+    def update(self, place: Place, *, doubt: float = 1.0, is_whole: bool = True) -> BoxFilter:
+        """After it was seen there, with `doubt` times as much noise; what is not whole says nothing of its size."""
         noise = (doubt * MEASURE_NOISE * _scales(self.mean_42)) ** 2
+        if not is_whole:
+            noise[2:] = np.inf
         total = self.covariance_422[:, 0, 0] + noise
         gain_42 = self.covariance_422[:, :, 0] / total[:, None]
         surprise = place.vector() - self.mean_42[:, 0]
@@ -104,7 +109,6 @@ class BoxFilter:
         """After it was not seen."""
         mean = self.mean_42.copy()
         mean[:2, 1] *= FADE
-        mean[2:, 1] = 0.0
         mean[:2, 0] = np.clip(mean[:2, 0], -0.05, 1.05)
         return dataclasses.replace(self, mean_42=mean)
 
@@ -122,6 +126,13 @@ class BoxFilter:
         spread = self.covariance_422[:2, 0, 0] + (MEASURE_NOISE * _scales(self.mean_42)[:2]) ** 2
         surprise = place.vector()[:2] - self.mean_42[:2, 0]
         return float(np.sqrt((surprise**2 / spread).sum()))
+
+    def restart(self, place: Place, *, is_whole: bool) -> BoxFilter:
+        """Seen again, far from where it was expected."""
+        if not is_whole:
+            known = self.place
+            place = Place(place.x, place.y, max(place.width, known.width), max(place.height, known.height))
+        return dataclasses.replace(BoxFilter.start(place), unrest=self.unrest)
 
     def fit(self, place: Place) -> float:
         """How well centre and size agree with what was expected, 0 to 1; 1 within what is usual for this object."""
