@@ -1,9 +1,9 @@
-"""How well does a model follow unseen generated clips from one click each?
+"""How well does a model follow unseen generated clips from one click, or one mask, each?
 
 Streams held-out clips through the official modules (`SAM2Base.track_step`, fp32, nothing of ours in between) and
 compares with the truth. The last line is one JSON object. Never trains, never draws a training seed.
 
-    python benchmarks/nano_quality.py [--clips 50] [--demo] [--save FILE]
+    python benchmarks/nano_quality.py [--clips 50] [--prompt mask] [--demo] [--save FILE]
 """
 
 from __future__ import annotations
@@ -35,16 +35,22 @@ class Stream:
         self._model = model
         self._memory: dict[str, dict[int, Any]] = {"cond_frame_outputs": {}, "non_cond_frame_outputs": {}}
 
-    def step(self, index: int, frames: list[NDArray[np.uint8]], clicks_n2: NDArray[np.float64] | None) -> torch.Tensor:
-        """Low-resolution logits (rows, 1, h, w) of the next frame; the clicks are given with frame 0 only."""
+    def step(
+        self,
+        index: int,
+        frames: list[NDArray[np.uint8]],
+        clicks_n2: NDArray[np.float64] | None,
+        *,
+        masks_nhw: NDArray[np.bool_] | None = None,
+    ) -> torch.Tensor:
+        """Low-resolution logits (rows, 1, h, w) of the next frame; clicks or masks are given with frame 0 only."""
         size = self._model.image_size
         scaled = np.stack([cv2.resize(frame, (size, size), interpolation=cv2.INTER_AREA) for frame in frames])
         backbone = self._model.forward_image(normalise(scaled))
         _, features, positions, sizes = self._model._prepare_backbone_features(backbone)
-        rows = 1 if clicks_n2 is None else len(clicks_n2)
         points = None
         if clicks_n2 is not None:
-            labels = torch.ones(rows, 1, dtype=torch.int32)
+            labels = torch.ones(len(clicks_n2), 1, dtype=torch.int32)
             points = {"point_coords": torch.from_numpy(clicks_n2).float()[:, None] * size, "point_labels": labels}
         out = self._model.track_step(
             frame_idx=index,
@@ -53,7 +59,7 @@ class Stream:
             current_vision_pos_embeds=positions,
             feat_sizes=sizes,
             point_inputs=points,
-            mask_inputs=None,
+            mask_inputs=None if masks_nhw is None else self._scaled(masks_nhw),
             output_dict=self._memory,
             num_frames=10_000,
         )
@@ -62,6 +68,10 @@ class Stream:
         logits: torch.Tensor = out["pred_masks"]
         return logits
 
+    def _scaled(self, masks_nhw: NDArray[np.bool_]) -> torch.Tensor:
+        size = (self._model.image_size, self._model.image_size)
+        return (F.interpolate(torch.from_numpy(masks_nhw).float()[:, None], size, mode="area") > 0.5).float()
+
 
 def iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     """Intersection over union; 1 where both are empty."""
@@ -69,15 +79,17 @@ def iou(predicted: NDArray[np.bool_], truth: NDArray[np.bool_]) -> float:
     return float((predicted & truth).sum() / union) if union else 1.0
 
 
-def score_clips(model: Any, targets: list[tuple[ClipSpec, int]]) -> NDArray[np.float64]:
-    """IoU (targets, frames): one object each of clips of equal size, followed from one click on frame 0."""
+def score_clips(model: Any, targets: list[tuple[ClipSpec, int]], *, prompt: str = "click") -> NDArray[np.float64]:
+    """IoU (targets, frames): one object each of clips of equal size, followed from a click or its mask on frame 0."""
     clips, numbers = [SyntheticClip(spec) for spec, _ in targets], [number for _, number in targets]
     spec = targets[0][0]
     clicks = np.array([clip.click(number) for clip, number in zip(clips, numbers, strict=True)])
+    truths = np.stack([clip.masks(0)[number] for clip, number in zip(clips, numbers, strict=True)])
     stream, scores = Stream(model), np.zeros((len(clips), spec.num_frames))
     for t in range(spec.num_frames):
         frames = [clip.frame(t) for clip in clips]
-        logits = stream.step(t, frames, clicks / (spec.width, spec.height) if t == 0 else None)
+        given = clicks / (spec.width, spec.height) if t == 0 and prompt == "click" else None
+        logits = stream.step(t, frames, given, masks_nhw=truths if t == 0 and prompt == "mask" else None)
         masks = F.interpolate(logits, (spec.height, spec.width), mode="bilinear", align_corners=False)[:, 0] > 0
         for row, (clip, number) in enumerate(zip(clips, numbers, strict=True)):
             scores[row, t] = iou(masks[row].numpy(), clip.masks(t)[number])
@@ -98,6 +110,7 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, default=ZOO / "nano.pt")
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--clips", type=int, default=50)
+    parser.add_argument("--prompt", choices=("click", "mask"), default="click")
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--validation", action="store_true", help="the seeds for judging during training")
     parser.add_argument("--demo", action="store_true", help="also the demo clip")
@@ -110,10 +123,15 @@ def main() -> None:
     targets = [(ClipSpec(seed, num_frames=options.frames), 0) for seed in seeds]
     start = time.monotonic()
     with torch.inference_mode():
-        scores = np.concatenate([score_clips(model, targets[i : i + 10]) for i in range(0, len(targets), 10)])
-        demo = score_clips(model, [(DEMO, k) for k in range(DEMO.num_objects)]).mean(1) if options.demo else []
+        scores = np.concatenate(
+            [score_clips(model, targets[i : i + 10], prompt=options.prompt) for i in range(0, len(targets), 10)]
+        )
+        demo: Any = []
+        if options.demo:
+            demo = score_clips(model, [(DEMO, k) for k in range(DEMO.num_objects)], prompt=options.prompt).mean(1)
     result = {
         "benchmark": "nano_quality",
+        "prompt": options.prompt,
         "clips": len(targets),
         "frames": options.frames,
         "mean_iou": round(float(scores.mean()), 4),
