@@ -1,11 +1,12 @@
-"""Does the tracker follow real things? One click each on picture 0, and the IoU with masks that were drawn by hand.
+"""Does the tracker follow real things? From one click each, or a mask: the IoU with masks that were drawn by hand.
 
 The clips and their clicks are those of `../shared/clips`, the masks `benchmarks/key_masks/*.txt` (`benchmarks.drawn`):
-five pictures of each clip, also after the hard moments. A mask for an object that is absent there scores 0, none scores
-1. An object is followed when it scores at least half at every drawn picture, a clip when all its objects are. The last
-line is one JSON object. Never: writes a picture of the clips into the repository.
+five pictures of each clip, also after the hard moments. The click is on picture 0; a mask is the first drawn one, and
+the other four are scored, so that it does not matter which part of a thing a click means. Where an object is absent,
+any mask scores 0 and none scores 1. An object is followed when it scores at least half at every drawn picture, a clip
+when all its objects are. The last line is one JSON object. Never: writes a picture of the clips into the repository.
 
-    python benchmarks/real_clips.py [--checkpoint FILE] [--image-size 256] [--sheets DIR] [--save FILE]
+    python benchmarks/real_clips.py [--checkpoint FILE] [--image-size 256] [--prompt mask] [--sheets DIR] [--save FILE]
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ from stream.footage import open_footage
 from stream.tracker import Tracker, TrackerOptions, load_engine
 
 Image = NDArray[np.uint8]
+Found = dict[int, tuple[Image, dict[str, Bits]]]  # pictures by number, and the tracker's masks by object
 
 KEYS = ROOT / "benchmarks" / "key_masks"
 CLIPS = ROOT.parent / "shared" / "clips"
@@ -46,13 +48,17 @@ def iou(one: Bits, other: Bits) -> float:
     return float((one & other).sum() / union) if union else 1.0
 
 
-def follow(tracker: Tracker, drawn: DrawnClip, video: Path) -> dict[int, tuple[Image, dict[str, Bits]]]:
-    """Picture 0 and every drawn one, with the tracker's masks."""
+def follow(tracker: Tracker, drawn: DrawnClip, video: Path, *, prompt: str) -> Found:
+    """Picture 0, or the first drawn one, and every later drawn one, with the tracker's masks."""
+    start = drawn.frames[0] if prompt == "mask" else 0
+    wanted, found = {start, *drawn.frames}, {}
     tracker.reset()
-    wanted, found = {0, *drawn.frames}, {}
-    for object_id, (x, y) in enumerate(drawn.clicks.values(), 1):
-        tracker.add(object_id, points=[(x, y, 1)])
-    for picture in open_footage(video).pictures():
+    for object_id, (name, (x, y)) in enumerate(drawn.clicks.items(), 1):
+        if prompt == "mask":
+            tracker.add(object_id, mask=drawn.mask(start, name))
+        else:
+            tracker.add(object_id, points=[(x, y, 1)])
+    for picture in open_footage(video).pictures(start):
         masks = tracker.step(picture.image_hwc, time_ns=picture.time_ns)
         if picture.index in wanted:
             by_id = dict(zip(masks.object_ids, masks.masks_nhw, strict=True))
@@ -66,15 +72,16 @@ def follow(tracker: Tracker, drawn: DrawnClip, video: Path) -> dict[int, tuple[I
     return found
 
 
-def scores(drawn: DrawnClip, found: dict[int, tuple[Image, dict[str, Bits]]]) -> dict[str, dict[int, float]]:
-    """IoU of every object at every drawn picture."""
+def scores(drawn: DrawnClip, found: Found) -> dict[str, dict[int, float]]:
+    """IoU of every object at every drawn picture after the first one that was tracked."""
+    frames = [frame for frame in drawn.frames if frame > min(found)]
     return {
-        name: {frame: round(iou(found[frame][1][name], drawn.mask(frame, name)), 4) for frame in drawn.frames}
+        name: {frame: round(iou(found[frame][1][name], drawn.mask(frame, name)), 4) for frame in frames}
         for name in drawn.clicks
     }
 
 
-def sheet(drawn: DrawnClip, found: dict[int, tuple[Image, dict[str, Bits]]]) -> Image:
+def sheet(drawn: DrawnClip, found: Found) -> Image:
     """Three pictures a row: what was drawn is outlined in green, what the tracker says in magenta."""
     tiles = []
     for frame, (picture, masks) in sorted(found.items()):
@@ -137,6 +144,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--backend", choices=BACKENDS, default="eager")
+    parser.add_argument("--prompt", choices=("click", "mask"), default="click")
     parser.add_argument("--memory-policy", choices=("sam2", "motion"), default="sam2")
     parser.add_argument("--trained-on", nargs="*", default=[], metavar="CLIP", help="clips whose textures it knows")
     parser.add_argument("--sheets", type=Path, help="a folder for contact sheets, outside the repository")
@@ -162,8 +170,8 @@ def main() -> None:
     tracker, clips, seconds, num_pictures = open_tracker(options), {}, 0.0, 0
     for drawn in options.drawn:
         start = time.monotonic()
-        found = follow(tracker, drawn, options.clips / drawn.file)
-        seconds, num_pictures = seconds + time.monotonic() - start, num_pictures + max(found) + 1
+        found = follow(tracker, drawn, options.clips / drawn.file, prompt=options.prompt)
+        seconds, num_pictures = seconds + time.monotonic() - start, num_pictures + max(found) + 1 - min(found)
         clips[drawn.name] = scores(drawn, found)
         if options.sheets is not None:
             options.sheets.mkdir(parents=True, exist_ok=True)
@@ -177,6 +185,7 @@ def main() -> None:
         "model": options.model,
         "checkpoint": "embedded" if options.checkpoint is None else options.checkpoint.name,
         "trained_on": options.trained_on,
+        "prompt": options.prompt,
         "image_size": tracker.image_size,
         "backend": options.backend,
         "memory_policy": options.memory_policy,

@@ -12,6 +12,7 @@ import torch
 from benchmarks import real_clips
 from benchmarks.drawn import DrawnClip, read_drawn
 from engines.synthetic import EVALUATION_SEEDS, ClipSpec, SyntheticClip
+from stream.tracker import Tracker
 
 ROOT = Path(__file__).resolve().parents[1]
 SPEC = ClipSpec(EVALUATION_SEEDS[0], num_frames=9, num_objects=1, num_distractors=0, noise=0.0)
@@ -69,8 +70,17 @@ def test_a_mask_for_what_is_absent_is_wrong_and_none_is_right(drawn: tuple[Drawn
     nothing, something = np.zeros((2, SPEC.height, SPEC.width), np.bool_)
     something[3, 5] = True
     picture = np.zeros((SPEC.height, SPEC.width, 3), np.uint8)
-    assert real_clips.scores(absent, {4: (picture, {"shape": nothing})}) == {"shape": {4: 1.0}}
-    assert real_clips.scores(absent, {4: (picture, {"shape": something})}) == {"shape": {4: 0.0}}
+    at_start = (picture, {"shape": something})
+    assert real_clips.scores(absent, {0: at_start, 4: (picture, {"shape": nothing})}) == {"shape": {4: 1.0}}
+    assert real_clips.scores(absent, {0: at_start, 4: (picture, {"shape": something})}) == {"shape": {4: 0.0}}
+
+
+def test_a_mask_starts_at_the_first_drawn_picture_which_is_not_scored(drawn: tuple[DrawnClip, Path]) -> None:
+    clip, video = drawn
+    found = real_clips.follow(Tracker.load("nano"), clip, video, prompt="mask")
+    assert sorted(found) == [4, 8]
+    assert list(real_clips.scores(clip, found)["shape"]) == [8]
+    assert real_clips.scores(clip, found)["shape"][8] > 0.75
 
 
 def test_sheets_are_not_written_into_the_repository(
