@@ -54,7 +54,6 @@ class ClipRun:
         self._first_index: int | None = None
         self._last: tuple[int, int] | None = None  # number and time of the last processed picture
         self._size: tuple[int, int] | None = None  # of the first one
-        self._begun = time.monotonic()  # less what runs took that were killed
 
     def run(self) -> Summary:
         """The summary; that of an earlier run if it came to the end. Raises one of `stream.segment.crew.RUN_ERRORS`."""
@@ -67,7 +66,7 @@ class ClipRun:
         state = keeper.state()
         footage = open_footage(self._task.source)
         plan = plan_of(self._task, footage)
-        self._tracker = self._prepared()
+        self._tracker, self._begun = self._prepared(), time.monotonic()
         if state is not None:
             self._restore(state)
         with closing(Outputs(self._task, state)) as outputs:
@@ -167,7 +166,8 @@ class ClipRun:
     def _restore(self, state: State) -> None:
         """As after the picture that the state was kept after."""
         self._num_done, self._first_index, self._size = state.num_pictures, state.first_index, state.size
-        self._last, self._begun = (state.last_index, state.last_time_ns), time.monotonic() - state.seconds
+        self._last = state.last_index, state.last_time_ns
+        self._begun -= state.seconds  # what runs took that were killed
         if state.engine != self._engine:
             log.warning("%s: begun with %s, goes on with %s", self._task.name, state.engine, self._engine)
         try:
