@@ -23,7 +23,7 @@ def data(tmp_path: Path) -> Path:
 def test_masks_against_themselves_are_perfect(call: Callable[..., Outcome], data: Path, tmp_path: Path) -> None:
     masks, found = str(data / "Annotations" / "480p"), tmp_path / "found.json"
     code, out, err = call("evaluate", masks, str(data), "--json", str(found), "--report", str(tmp_path / "r.html"))
-    assert (code, err) == (0, f"{tmp_path / 'r.html'} written\n")
+    assert (code, err) == (0, f"{found} written\n{tmp_path / 'r.html'} written\n")
     rows = [line.split() for line in out.splitlines()]
     assert [row[0] for row in rows[:5]] == ["sequence", "bear", "camel", "-" * len(out.splitlines()[0]), "all"]
     assert rows[4][2:6] == ["1.000", "1.000", "1.000", "1.000"]
@@ -51,7 +51,7 @@ def test_the_tracker_is_followed_through_a_folder_with_its_speed(
         "box",
     ]
     code, out, err = call("evaluate", *options, "--device", "cpu", "--json", str(found))
-    assert (code, err) == (0, "") and "pictures/s" in out and "the tracker alone" in out
+    assert (code, err) == (0, f"{found} written\n") and "pictures/s" in out and "the tracker alone" in out
     told = json.loads(found.read_text())
     assert told["settings"]["backend"] == "eager" and told["settings"]["prompt"] == "box"
     assert told["speed"]["num_pictures"] == 10 and told["speed"]["pictures_per_s"] > 0
@@ -79,9 +79,11 @@ def test_the_tracker_is_followed_through_a_folder_with_its_speed(
         ("--data {data}/none", 1, "none does not exist, expected"),
         ("--data {data} --prompt scribble", 2, "--prompt = 'scribble': expected one of mask, click, box"),
         ("--data {data} --memory-policy none", 2, "--memory-policy = 'none': expected one of sam2, motion"),
-        ("--data {data} --backend fast", 1, "backend is 'fast'; expected eager"),
-        ("--data {data} --model sam9", 1, "sam9"),
-        ("--data {data} --checkpoint none.pt", 1, "none.pt"),
+        ("--data {data} --backend fast", 2, "--backend = 'fast': expected one of auto, eager"),
+        ("--data {data} --model sam9", 2, "--model = 'sam9': expected one of nano"),
+        ("--data {data} --smooth 2", 2, "--smooth = 2"),
+        ("{data} {data} --model nano", 2, "--model without --data: expected it where the tracker runs"),
+        ("--data {data} --checkpoint none.pt", 2, "--checkpoint = 'none.pt': expected"),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(

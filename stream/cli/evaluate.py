@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stream.cli.daemon import Checkpoint, Device, Dtype, Model
 from stream.cli.failure import CommandFailed, told
-from stream.config import MemoryPolicy
+from stream.cli.treatment import CameraMotion, FillHoles, NonOverlap, Policy, RemoveSpecks, Smooth, Upsample
+from stream.config import PromptFlags, config_from_flags
 
 if TYPE_CHECKING:
-    from stream.evaluate import Outcome, Progress, PromptKind
+    from stream.evaluate import Order, Outcome, Progress
+
+    Show = Callable[[Progress], None]
 
 commands = typer.Typer()
 
@@ -27,7 +31,7 @@ LINE_EVERY_S = 10.0  # without a terminal
 Masks = Annotated[
     list[Path] | None,
     typer.Argument(
-        metavar="[PREDICTIONS GROUND_TRUTH]",
+        metavar="PREDICTIONS GROUND_TRUTH",
         help="Masks: DAVIS folders, COCO or SA-V JSON, JSON lines of `segment`, or .masks recordings.",
         show_default=False,
     ),
@@ -36,13 +40,6 @@ Data = Annotated[
     str | None,
     typer.Option(help="Run the tracker on this: a DAVIS, MOSE or SA-V folder, or generated[:N].", metavar="DIR"),
 ]
-Model = Annotated[str, typer.Option(help="nano, or one of `weights list`.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="The model's weights, if not the known ones.", metavar="FILE")]
-Backend = Annotated[str, typer.Option(help="auto, eager, compiled, tensorrt or tensorrt-rtx.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Dtype = Annotated[str, typer.Option(help="auto, fp32, bf16 or fp16.")]
-Policy = Annotated[str, typer.Option(help="What enters the memory: sam2, or motion.")]
-CameraMotion = Annotated[bool, typer.Option("--camera-motion", help="With motion: allow for a moving camera.")]
 Prompt = Annotated[str, typer.Option(help="What each object is given on its first picture: mask, click or box.")]
 Out = Annotated[
     Path | None,
@@ -54,77 +51,104 @@ Sequences = Annotated[
 ]
 Pictures = Annotated[Path | None, typer.Option(help="Where the videos or folders of pictures are.", metavar="FOLDER")]
 Json = Annotated[Path | None, typer.Option(help="Write every figure there.", metavar="FILE")]
+Backend = Annotated[str | None, typer.Option(help="auto (the default), eager, compiled, tensorrt or tensorrt-rtx.")]
 Report = Annotated[Path | None, typer.Option(help="Write a report there: .html, .png or .jpg.", metavar="FILE")]
+
+_OURS = ("masks", "data", "prompt", "out", "sequences", "pictures", "json", "report")
 
 
 @commands.command()
 def evaluate(
+    context: typer.Context,
     masks: Masks = None,
     data: Data = None,
-    model: Model = "nano",
-    checkpoint: Checkpoint = None,
-    backend: Backend = "auto",
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    memory_policy: Policy = "sam2",
-    camera_motion: CameraMotion = False,
     prompt: Prompt = "mask",
     out: Out = None,
     sequences: Sequences = None,
     pictures: Pictures = None,
     json: Json = None,
     report: Report = None,
+    model: Model = None,
+    checkpoint: Checkpoint = None,
+    device: Device = None,
+    dtype: Dtype = None,
+    backend: Backend = None,
+    memory_policy: Policy = None,
+    camera_motion: CameraMotion = False,
+    fill_holes: FillHoles = None,
+    remove_specks: RemoveSpecks = None,
+    smooth: Smooth = None,
+    upsample: Upsample = None,
+    non_overlap: NonOverlap = False,
 ) -> None:
     """How good masks are: J, F, J&F of DAVIS, mAP of COCO, steadiness and identities, as a table, JSON and a report.
 
     Of masks that you have (PREDICTIONS GROUND_TRUTH), or of the tracker itself on a data set (--data), with its speed.
     """
-    from stream.evaluate import Choice, Order, compare, follow
-
-    prompt_kind, policy, names = _prompt(prompt), _policy(memory_policy), _names(sequences or ())
-    with told(*_errors()), _folder(out, report) as folder:
-        with _progress() as show:
-            if data is None:
-                predictions, truths = _two(masks)
-                outcome = compare(predictions, truths, show, sequences=names, pictures=pictures)
-            else:
-                _nothing_beside(masks)
-                choice = Choice(model, checkpoint, backend, device, dtype, policy, camera_motion)
-                outcome = follow(choice, Order(data, prompt_kind, names, folder), show)
-        typer.echo("\n".join(outcome.lines()))
-        if json is not None:
-            outcome.write_json(json)
-        if report is not None:
-            _write_report(report, outcome)
+    given = {key: value for key, value in context.params.items() if key not in _OURS and value not in (None, False)}
+    names = _names(sequences or ())
+    with told(*_errors()), _folder(out, report) as folder, _progress() as show:
+        outcome = (
+            _compare(masks, given, show, names=names, pictures=pictures)
+            if data is None
+            else _follow(given, _order(masks, data, prompt, names=names, folder=folder), show)
+        )
+        _tell(outcome, json, report)
 
 
-def _two(masks: Sequence[Path] | None) -> tuple[Path, Path]:
+def _compare(
+    masks: Sequence[Path] | None,
+    given: Mapping[str, object],
+    show: Show,
+    *,
+    names: tuple[str, ...],
+    pictures: Path | None,
+) -> Outcome:
+    from stream.evaluate import compare
+
     if masks is None or len(masks) != 2:
-        given = " ".join(map(str, masks or ())) or "nothing"
-        raise CommandFailed(f"evaluate of {given}: expected PREDICTIONS GROUND_TRUTH, or --data DIR", 2)
-    return masks[0], masks[1]
+        what = " ".join(map(str, masks or ())) or "nothing"
+        raise CommandFailed(f"evaluate of {what}: expected PREDICTIONS GROUND_TRUTH, or --data DIR", 2)
+    for option in given:
+        raise CommandFailed(f"--{option.replace('_', '-')} without --data: expected it where the tracker runs", 2)
+    return compare(masks[0], masks[1], show, sequences=names, pictures=pictures)
 
 
-def _nothing_beside(masks: Sequence[Path] | None) -> None:
-    if masks:
-        raise CommandFailed(f"{masks[0]} beside --data: expected masks to compare, or data to follow", 2)
+def _follow(given: Mapping[str, object], order: Order, show: Show) -> Outcome:
+    from stream.evaluate import Choice, follow
+
+    config = config_from_flags("push://evaluate", PromptFlags(), options=dict(given))
+    camera = config.cameras[0]
+    choice = Choice(
+        config.model, config.checkpoint, backend=config.backend, device=config.device, dtype=config.dtype,
+        memory_policy=camera.memory_policy, camera_motion=camera.camera_motion, refine=camera.refine,
+    )  # fmt: skip
+    return follow(choice, order, show)
 
 
-def _prompt(text: str) -> PromptKind:
-    from stream.evaluate import PROMPT_KINDS
+def _order(
+    masks: Sequence[Path] | None, data: str, prompt: str, *, names: tuple[str, ...], folder: Path | None
+) -> Order:
+    from stream.evaluate import PROMPT_KINDS, Order
 
-    for kind in PROMPT_KINDS:
-        if text == kind:
-            return kind
-    raise CommandFailed(f"--prompt = '{text}': expected one of {', '.join(PROMPT_KINDS)}", 2)
+    for path in masks or ():
+        raise CommandFailed(f"{path} beside --data: expected masks to compare, or data to follow", 2)
+    kind = next((kind for kind in PROMPT_KINDS if kind == prompt), None)
+    if kind is None:
+        raise CommandFailed(f"--prompt = '{prompt}': expected one of {', '.join(PROMPT_KINDS)}", 2)
+    return Order(data, kind, names, folder)
 
 
-def _policy(text: str) -> MemoryPolicy:
-    policies: tuple[MemoryPolicy, ...] = get_args(MemoryPolicy)
-    for policy in policies:
-        if text == policy:
-            return policy
-    raise CommandFailed(f"--memory-policy = '{text}': expected one of {', '.join(policies)}", 2)
+def _tell(outcome: Outcome, json: Path | None, report: Path | None) -> None:
+    if report is not None:
+        from stream.evaluate.report import make_page, write_report
+
+        write_report(report, make_page(outcome))
+    if json is not None:
+        outcome.write_json(json)
+    typer.echo("\n".join(outcome.lines()))
+    for path in filter(None, (json, report)):
+        typer.echo(f"{path} written", err=True)
 
 
 def _names(given: Sequence[str]) -> tuple[str, ...]:
@@ -159,13 +183,6 @@ def _folder(out: Path | None, report: Path | None) -> Iterator[Path | None]:
         return
     with tempfile.TemporaryDirectory(prefix="sam2-stream-") as folder:
         yield Path(folder)
-
-
-def _write_report(path: Path, outcome: Outcome) -> None:
-    from stream.evaluate.report import make_page, write_report
-
-    write_report(path, make_page(outcome))
-    typer.echo(f"{path} written", err=True)
 
 
 @contextmanager

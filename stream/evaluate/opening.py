@@ -8,12 +8,14 @@ the named one.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from engines.spec import BackendMissing
 from engines.weights import checkpoint_name
+from stream.config import RefineOptions
 from stream.device import limit_cpu_threads
 from stream.evaluate.protocol import PromptKind
 from stream.evaluate.shelf import Settings
@@ -30,12 +32,13 @@ class Choice:
     """As on the command line; see `load_engine`."""
 
     model: str = "nano"
-    checkpoint: Path | None = None
+    checkpoint: str | Path | None = None
     backend: str = "auto"
     device: str = "auto"
     dtype: str = "auto"
     memory_policy: PolicyName = "sam2"
     camera_motion: bool = False
+    refine: RefineOptions = field(default_factory=RefineOptions)
 
     def open(self) -> Tracker:
         """Raises `WeightsError`, `BackendMissing`, `OptionError`: one line each."""
@@ -52,16 +55,27 @@ class Choice:
         engine = tracker.engine
         return Settings(
             model=self.model,
-            weights=checkpoint_name(self.model, self.checkpoint),
+            weights=checkpoint_name(self.model, None if self.checkpoint is None else Path(self.checkpoint)),
             backend=engine.backend,
             device=str(engine.device),
             dtype=str(engine.dtype).removeprefix("torch."),
             prompt=prompt,
             memory_policy=self.memory_policy + (" with camera motion" if self.camera_motion else ""),
+            refine=_refinement(self.refine),
             data=data,
         )
 
     def _open(self, backend: str) -> Tracker:
         engine = load_engine(self.model, self.checkpoint, device=self.device, dtype=self.dtype, backend=backend)
         limit_cpu_threads(engine.device, engine.spec.image_size)
-        return Tracker(engine, TrackerOptions(memory_policy=self.memory_policy, camera_motion=self.camera_motion))
+        options = TrackerOptions(memory_policy=self.memory_policy, camera_motion=self.camera_motion)
+        tracker = Tracker(engine, options)
+        tracker.refine_masks(self.refine)
+        return tracker
+
+
+def _refinement(options: RefineOptions) -> str:
+    """What is not as by default."""
+    usual = dataclasses.asdict(RefineOptions())
+    changed = {name: value for name, value in dataclasses.asdict(options).items() if value != usual[name]}
+    return ", ".join(f"{name} {value}" for name, value in changed.items()) or "off"

@@ -67,5 +67,6 @@ def _facts(settings: Settings) -> dict[str, str]:
         "data": settings.data,
         "prompt": f"{settings.prompt} on the first picture",
         "memory": settings.memory_policy,
+        "refinement": settings.refine,
         "backend": f"{settings.backend}, {settings.dtype} on {settings.device}",
     }

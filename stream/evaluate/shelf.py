@@ -38,6 +38,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
     prompt: str
     memory_policy: str
+    refine: str
     data: str
 
 
