@@ -59,6 +59,9 @@ def follow(tracker: Tracker, drawn: DrawnClip, video: Path, *, prompt: str) -> F
         else:
             tracker.add(object_id, points=[(x, y, 1)])
     for picture in open_footage(video).pictures(start):
+        height, width = picture.image_hwc.shape[:2]
+        if (width, height) != drawn.size:
+            raise ValueError(f"{video} has pictures of {width}x{height}; its masks were drawn on {drawn.size}")
         masks = tracker.step(picture.image_hwc, time_ns=picture.time_ns)
         if picture.index in wanted:
             by_id = dict(zip(masks.object_ids, masks.masks_nhw, strict=True))

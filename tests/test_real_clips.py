@@ -83,6 +83,16 @@ def test_a_mask_starts_at_the_first_drawn_picture_which_is_not_scored(drawn: tup
     assert real_clips.scores(clip, found)["shape"][8] > 0.75
 
 
+def test_another_video_than_the_masks_were_drawn_on_is_refused(drawn: tuple[DrawnClip, Path]) -> None:
+    clip, video = drawn
+    tracker = Tracker.load("nano")
+    with pytest.raises(ValueError, match=r"pictures of 256x256; its masks were drawn on \(640, 480\)"):
+        real_clips.follow(tracker, replace(clip, size=(640, 480)), video, prompt="click")
+    longer = replace(clip, polygons={**clip.polygons, (20, "shape"): []})
+    with pytest.raises(ValueError, match="has no picture 20; 9 were expected"):
+        real_clips.follow(tracker, longer, video, prompt="click")
+
+
 def test_sheets_are_not_written_into_the_repository(
     drawn: tuple[DrawnClip, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
