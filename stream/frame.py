@@ -30,6 +30,7 @@ class ObjectState(enum.StrEnum):
     """What the tracker knows of an object on a frame."""
 
     TRACKED = "tracked"
+    REACQUIRED = "reacquired"  # tracked again, for a second after an absence
     OCCLUDED = "occluded"  # object score <= 0
     LOST = "lost"  # occluded longer than two seconds, still searched for
 
@@ -98,6 +99,7 @@ class Masks:
     areas: NDArray[np.int64]  # (N,) pixels
     centroids_n2: NDArray[np.float32]  # x, y in pixels; NaN where the mask is empty
     packed_nhb: NDArray[np.uint8]
+    unseen_ns: tuple[int, ...] = ()  # for how long each object is hidden, 0 = it is seen; empty = not known
 
     @property
     def masks_nhw(self) -> NDArray[np.bool_]:

@@ -47,9 +47,9 @@ class Guidance:
     def of(self, camera: str) -> CameraPolicy:
         return self._policies.get(camera, self._default)
 
-    def drop(self, camera: str) -> None:
-        """Forget what the camera saw."""
-        self._cameras.pop(camera, None)
+    def drop(self, camera: str | None) -> None:
+        """Forget what the camera saw, or all did."""
+        self._cameras = {} if camera is None else {name: x for name, x in self._cameras.items() if name != camera}
 
     def moved(self, camera: str, image_hwc: NDArray[np.uint8]) -> NDArray[np.float64] | None:
         """How the camera moved since the last picture; None where that is not asked for."""

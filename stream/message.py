@@ -61,6 +61,7 @@ class ObjectMask(msgspec.Struct, frozen=True, kw_only=True):
     box: tuple[Pixels, Pixels, Pixels, Pixels]
     area: Count
     centroid: tuple[float, float] | None
+    unseen_ns: Time = 0
     patch: Patch | None = msgspec.field(name="mask")
 
     def __post_init__(self) -> None:
@@ -177,6 +178,7 @@ class MasksMessage(Picture, frozen=True, kw_only=True):
             boxes_n4=np.array([item.box for item in items], np.int32).reshape(-1, 4),
             areas=np.array([item.area for item in items], np.int64),
             centroids_n2=np.array([item.centroid or (np.nan, np.nan) for item in items], np.float32).reshape(-1, 2),
+            unseen_ns=tuple(item.unseen_ns for item in items),
         )  # fmt: skip
 
 

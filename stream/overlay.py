@@ -119,7 +119,7 @@ def caption(object_id: int, label: str, *, score: float) -> str:
 def caption_hidden(masks: Masks, row: int, labels: Mapping[int, str]) -> str:
     """What the status line says of an object that is not seen; nothing for one that is."""
     state, object_id = masks.states[row], masks.object_ids[row]
-    if state is ObjectState.TRACKED:
+    if state in (ObjectState.TRACKED, ObjectState.REACQUIRED):
         return ""
     return f"{object_id} {labels.get(object_id, '')} {state.value}".replace("  ", " ")
 

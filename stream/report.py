@@ -19,6 +19,7 @@ from stream.fleet import Fleet
 from stream.frame import CameraCondition, CameraState
 from stream.loader import Model
 from stream.publish import Publisher, software_version
+from stream.sightings import advice
 from stream.status import CameraStatus, Status
 from stream.worker import GpuWorker
 
@@ -76,16 +77,17 @@ class Reporter:
             return CameraStatus(name=name, source=feed.config.source_shown)
         meter = self._rooms.publisher.meter(name)
         width, height = self._rooms.publisher.size(name)
+        objects, fps_out = self._rooms.worker.object_status(name), meter.rate(now_ns)
         return CameraStatus(
             name=name, source=feed.config.source_shown, condition=state.condition, reason=state.reason,
             since_s=max(0.0, (time.time_ns() - state.utc_ns) / 1e9), epoch=feeder.epoch,
             seq=feeder.seq, width=width, height=height,
             codec=feeder.codec, decoder=feeder.decoder, clock_source=feeder.clock_source,
-            fps_in=feeder.fps_in, fps_out=meter.rate(now_ns),
+            fps_in=feeder.fps_in, fps_out=fps_out,
             last_frame_age_s=None if feeder.last_seen_ns is None else max(0, now_ns - feeder.last_seen_ns) / 1e9,
             num_decoded=feeder.num_seen, num_published=meter.count, num_reconnects=feeder.num_reconnects,
             num_abandoned=feeder.num_abandoned, num_dropped=dict(feeder.num_dropped),
-            objects=self._rooms.worker.object_status(name),
+            objects=objects, advice=advice(objects, fps_out),
         )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ class ObjectStatus(msgspec.Struct, frozen=True, kw_only=True):
     state: str = "tracked"  # stream.frame.ObjectState
     score: float = 0.0
     last_seen_s: float = 0.0  # seconds since it was last visible
+    stride: float = 0.0  # how many of its own sizes it lately moved between two processed pictures, at most
 
 
 class CameraStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,7 @@ class CameraStatus(msgspec.Struct, frozen=True, kw_only=True):
     num_abandoned: int = 0  # capture threads that never came back from a call
     num_dropped: dict[str, int] = {}  # pictures by reason
     objects: tuple[ObjectStatus, ...] = ()
+    advice: str = ""  # what would make the masks better, for example more pictures a second
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):

@@ -223,9 +223,9 @@ class Tracker:
 
     def reset(self, camera: str | None = None) -> None:
         """Forget all objects, or those of one camera."""
-        for item in list(self._objects.values()):
-            if camera is None or item.camera == camera:
-                self._forget(item)
+        self._guidance.drop(camera)
+        for item in [o for o in self._objects.values() if camera in (None, o.camera)]:
+            self._forget(item)
 
     def step(self, frame_hwc: Image, *, time_ns: int | None = None) -> Masks:
         """Process one picture (height, width, 3) uint8 BGR and wait for its masks.

@@ -32,7 +32,7 @@ from stream.pursuit import Pursuit, Sought, begin
 from stream.readout import Guides, Part, Readout
 from stream.refine import Finish, FinishState, Refinement
 from stream.step import Batch, Steps
-from stream.verdict import PendingMasks, Visibility
+from stream.verdict import PendingMasks, Seen, Visibility
 
 
 class TrackedObject:
@@ -65,17 +65,20 @@ class Snapshot:
     motion: Motion | None = None
     finish: FinishState = field(default_factory=FinishState)
     view: View | None = None  # the camera's last small picture, where its motion is measured
+    seen: Seen | None = None
 
     @classmethod
     def of(cls, item: TrackedObject, bank: MemoryBank, guidance: Guidance) -> Snapshot:
         memory = bank.export_row(item.row) if bank.age(item.row) else None
-        known = item.policy, item.motion, item.finish.state(), guidance.view(item.camera)
+        known = item.policy, item.motion, item.finish.state(), guidance.view(item.camera), item.visibility.seen
         return cls(memory, item.added, item.refined, *known)
 
     def put_back(self, item: TrackedObject, bank: MemoryBank, guidance: Guidance) -> None:
         item.added, item.refined, item.policy, item.motion = self.added, self.refined, self.policy, self.motion
         item.finish.put_back(self.finish)
         guidance.restore_view(item.camera, self.view)
+        if item.visibility.seen is None:  # else it is known better
+            item.visibility.seen = self.seen
         if self.memory is not None:
             bank.import_row(item.row, self.memory)
 

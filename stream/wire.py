@@ -38,12 +38,16 @@ version that they do not know.
              objects       array of at most 1024 maps with distinct ids:
                id            int    0 or more
                label         str    may be empty
-               state         str    "tracked", "occluded" (not visible here) or "lost" (occluded for more than 2 s)
-               score         float  the object score, a logit: above 0 = visible
+               state         str    "tracked", "reacquired" (visible again, in the first second after an absence of
+                                    0.2 s or more; with the id that it had), "occluded" (not visible here) or "lost"
+                                    (occluded for more than 2 s, still searched for)
+               score         float  the object score, a logit: above 0 = visible. 0 = the model saw something that the
+                                    memory policy "motion" did not take for this object
                predicted_iou float  the model's own estimate, 0 to 1
                box           [x0, y0, x1, y1]  int; x1, y1 exclusive; all 0 where the mask is empty
                area          int    pixels of the mask
                centroid      [x, y]|nil  float, pixels; nil where the mask is empty
+               unseen_ns     int    nanoseconds since it was last visible, by arrival_ns; 0 = it is visible
                mask          map|nil     nil with encoding "none", else:
                  encoding      str  "bits" or "coco_rle"
                  x0, y0, width, height  int  the part of the picture that the mask covers; outside it is 0
@@ -195,6 +199,7 @@ def objects_of(masks: Masks, labels: Mapping[int, str], encoder: MaskEncoder) ->
             score=_finite(scores[row], nan=-MAX_LOGIT), predicted_iou=_finite(ious[row], nan=0.0),
             box=(box := tuple(boxes[row])), area=areas[row],
             centroid=tuple(centroids[row]) if areas[row] else None,
+            unseen_ns=masks.unseen_ns[row] if masks.unseen_ns else 0,
             patch=encoder.encode(masks.packed_nhb[row], box, width=masks.width),
         )
         for row, object_id in enumerate(masks.object_ids)

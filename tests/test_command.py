@@ -46,7 +46,7 @@ GOLDEN_SHA256 = {
         "rename": "e538e6ff6d6763ae1e8b44bd30ad3eeecca6822f369fb3d918c476b851b97995",
         "reply_done": "d2c8adf2ed1edf5176c0662e09b5da7164d51b2808834162f33176060c5dcba5",
         "reply_refused": "c16fddaaac7ac3b3806a93fb3d5a63d5f13871036defdd7e5f472837f8b640e2",
-        "reply_status": "37cd651fbd13ddd76b727b8c07eb7c5dbea4fb9e51d8137a1f67de72010272b7",
+        "reply_status": "8c0cd529a9163e64395d6a1670a5ec7b98031d9f8895bccaae31b6080988cec6",
         "reset": "0a6d2e727419228c1317a4fb41bf8a9790bfa35e717cc9deb614fc11bc3d1321",
         "resume_camera": "d588bb339bd39d0182fdbc1febdc431ae9a7dd4de1d89615dc9bbccb66661464",
         "status": "3f834fc1d9d3257cc57caea3c778a49d86b2afcaf18430eb0dc94e2e3305b9f1",

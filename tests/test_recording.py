@@ -29,7 +29,7 @@ from stream.subscribe import SubscribeRequest, run_subscribe
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 GOLDEN_SHA256 = {
-    1: "1c6281aa3ba0b03391941de1f94f4d07bc1dcb85d73f40d96bf25b05a590c773"
+    1: "b77c166f52f453a653996904f6febab41c25786f4b8c2cee165f37b3ae425058"
 }  # by version; see tests/golden/make.py
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -137,7 +137,7 @@ def test_an_object_is_tracked_then_occluded_then_lost_and_found_again(frames: Fr
     second = 1_000_000_000
     times = (second, 2 * second, second + LOST_AFTER_NS, second + LOST_AFTER_NS + 1, 60 * second, 61 * second)
     states = [tracker.step(frames[1], time_ns=time).states[0].value for time in (*times, 61 * second + LOST_AFTER_NS)]
-    assert states == ["tracked", "occluded", "occluded", "lost", "lost", "tracked", "occluded"]
+    assert states == ["tracked", "occluded", "occluded", "lost", "lost", "reacquired", "occluded"]
 
 
 def test_an_object_seen_only_in_its_prompt_is_lost_two_seconds_after_it(frames: Frames) -> None:

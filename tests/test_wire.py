@@ -27,10 +27,10 @@ GOLDEN_SHA256 = {
     1: {
         "frame": "428c46ef52b0e1f9ce49bda0a090b326e4b7630280324efbae6aee56f242478d",
         "info": "74c567a8ca73e9533e125f779f1ae21680279cfb3f113de8e58cd6759d2afe47",
-        "masks_bits": "b6658aff7167b405a4ae89d1282f21d6eb9c964594f605520103e1cae3e0eb42",
-        "masks_coco_rle": "7c3de025534ec3721a6f514c64ac7dbd80d2a0bb995b4bef8b6ae5c34c295713",
+        "masks_bits": "1da8a11bab50670605f4cd6a53c49a6e9dd55df6066ba0dcda9204e0305fcf38",
+        "masks_coco_rle": "954be02855418c1d61e395291838828da2564f1bfce3c63e54fc57360a796d2f",
         "masks_no_objects": "676129c9566481ef32e1f66483464aae79c43d16c598c51a864c44c8f7df12da",
-        "masks_none": "9f9b2b42b02a0b7610f0b311df6b4653c11ee08a27b47cd45d503186c7aa2fc6",
+        "masks_none": "02810ac795160416ba006be31c34ee41a1de47f1dd432ea9a5dfc81e8ee03350",
         "state": "ef786b2cc2e620cae00bbb15ed21a8ed26e1e647a22b5273f0d1f4b582106066",
     }
 }

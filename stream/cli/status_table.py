@@ -52,7 +52,8 @@ def _head(status: Status) -> list[Text]:
         f"memory {status.memory_bytes / (1 << 20):.0f} MiB, process {status.pid}"
     )
     problem = [Text(f"to mend: {status.problem}", style="red")] if status.problem else []
-    return [first, second, *problem]
+    advice = [Text(f"{camera.name}: {camera.advice}", style="yellow") for camera in status.cameras if camera.advice]
+    return [first, second, *problem, *advice]
 
 
 def _row(camera: CameraStatus) -> list[Text]:
@@ -76,7 +77,7 @@ def _row(camera: CameraStatus) -> list[Text]:
 
 def _object(item: ObjectStatus) -> str:
     name = f"{item.id} {item.label}".rstrip()
-    return name if item.state == "tracked" else f"{name} ({item.state} {duration(item.last_seen_s)})"
+    return name if item.state in ("tracked", "reacquired") else f"{name} ({item.state} {duration(item.last_seen_s)})"
 
 
 def duration(seconds: float) -> str:

@@ -41,7 +41,8 @@ def objects(encoding: wire.MaskEncoding) -> tuple[wire.ObjectMask, ...]:
     )  # fmt: skip
     gone = wire.ObjectMask(
         id=9, label="", state=ObjectState.LOST, score=-3.5, predicted_iou=0.125, box=(0, 0, 0, 0), area=0,
-        centroid=None, patch=encoder.encode(np.zeros_like(packed_hb), (0, 0, 0, 0), width=WIDTH),
+        centroid=None, unseen_ns=3_000_000_000,
+        patch=encoder.encode(np.zeros_like(packed_hb), (0, 0, 0, 0), width=WIDTH),
     )  # fmt: skip
     return cup, gone
 
