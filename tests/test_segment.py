@@ -250,7 +250,16 @@ def test_what_cannot_be_done_is_said_in_one_line(clip: Path, tmp_path: Path) -> 
 
 
 def test_words_of_the_command_line_become_videos_with_names_of_their_own(tmp_path: Path) -> None:
-    for name in ("a.mp4", "b.mov", "notes.txt", "more/a.mp4", "shots/1.png", "davis/bear/0.jpg", "davis/dog/0.jpg"):
+    for name in (
+        "a.mp4",
+        "b.mov",
+        "notes.txt",
+        "more/a.mp4",
+        "shots/1.png",
+        "davis/bear/0.jpg",
+        "davis/dog/0.jpg",
+        "a.overlay.mp4",
+    ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 

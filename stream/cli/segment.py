@@ -26,7 +26,6 @@ from stream.cli.treatment import (
     Policy,
     RemoveSpecks,
     Smooth,
-    Stabilise,
     Upsample,
 )
 from stream.config import Config, PromptFlags, config_from_flags
@@ -101,7 +100,6 @@ def segment(
     non_overlap: NonOverlap = False,
     denoise: Denoise = None,
     low_light: LowLight = None,
-    stabilise: Stabilise = False,
 ) -> None:
     """Follow objects through recorded videos of any length; every picture, resumed where it was killed."""
     given = {key: value for key, value in context.params.items() if key not in _OURS}

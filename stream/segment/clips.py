@@ -21,6 +21,7 @@ VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".gif", ".mpg", ".mpeg", ".ts", ".mts", ".m2ts", ".wmv", ".flv",
     ".3gp", ".ogv", ".vob", ".mxf", ".h264", ".264", ".hevc", ".265",
 )  # fmt: skip
+RESULTS = (".overlay.mp4", ".mask.mp4", ".cutout.webm")  # of an earlier run into the folder of the videos itself
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def _sources(word: str) -> Iterable[str]:
         return _in_folder(path)
     if path.exists() or not glob.has_magic(word):
         return [word]  # should it be missing, that is told when its turn comes
-    found = sorted(map(Path, glob.glob(word)), key=natural_order)
+    found = sorted((Path(place) for place in glob.glob(word) if not place.endswith(RESULTS)), key=natural_order)
     if not found:
         raise SegmentError(f"{word}: nothing has such a name, expected a pattern that fits a file or folder")
     if all(place.suffix.lower() in IMAGE_SUFFIXES and place.is_file() for place in found):
@@ -61,11 +62,16 @@ def _in_folder(folder: Path) -> list[str]:
     if list_pictures(folder):
         return [str(folder)]
     inside = sorted((place for place in folder.iterdir() if not place.name.startswith(".")), key=natural_order)
-    videos = [str(place) for place in inside if place.suffix.lower() in VIDEO_SUFFIXES and place.is_file()]
+    videos = [str(place) for place in inside if is_video(place) and not place.name.endswith(RESULTS)]
     folders = [str(place) for place in inside if place.is_dir() and list_pictures(place)]
     if not videos and not folders:
         raise SegmentError(f"{folder}: no picture and no video in it, expected some ({', '.join(VIDEO_SUFFIXES[:6])})")
     return videos + folders
+
+
+def is_video(path: Path) -> bool:
+    """Whether this is a file with the ending of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
 
 
 def _free_name(source: str, taken: set[str]) -> str:

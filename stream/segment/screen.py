@@ -83,8 +83,10 @@ class Screen:
         found = event.summary
         if found is None:
             return  # told at the end, as an error
-        lines = [f"{found.name}: {found.num_pictures} pictures, {found.num_objects} objects, {found.fps:.1f} a second"]
-        for line in (*lines, *(f"  {path}" for path in found.files)):
+        objects = f"{found.num_objects} object{'s' * (found.num_objects != 1)}"
+        when = "" if event.name in self._begun else ", done before"
+        first = f"{found.name}: {found.num_pictures} pictures, {objects}, {found.fps:.1f} a second{when}"
+        for line in (first, *(f"  {path}" for path in found.files)):
             self._console.print(line, highlight=False, soft_wrap=True, markup=False)
 
 
