@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from engines.synthetic.bank import Entry, write_index
-from engines.synthetic.body import Body, Patch, draw_body
+from engines.synthetic.body import Body, Limb, Patch
+from engines.synthetic.casting import KINDS, draw_body
 from engines.synthetic.hard import MIN_VISIBLE_SHARE, HardClip, HardSpec
 from engines.synthetic.optics import Optics, cast_shadow, draw_optics, smear
+from engines.synthetic.shape import Swing
 from engines.synthetic.texture import Image
 from engines.training.shelf import Shelf
 
@@ -59,11 +61,29 @@ def test_the_mask_is_where_the_picture_shows_the_object() -> None:
 
 def test_bodies_of_every_kind_are_drawn() -> None:
     rng = np.random.default_rng(0)
-    bodies = [draw_body(rng, speed=1.0, leaves=False, textures=(cutout(),)) for _ in range(60)]
-    assert any(body.limbs for body in bodies) and any(body.cutout is not None for body in bodies)
-    covers = [body.patch(0, 128, 128) for body in bodies]
-    thinness = [_elongation(patch) for patch in covers if patch is not None]
+    bodies = [draw_body(rng, speed=1.0, leaves=False, textures=(cutout(),)) for _ in range(80)]
+    jointed = [body for body in bodies if body.limbs and all(limb.texture is None for limb in body.limbs)]
+    coloured = [body for body in bodies if any(limb.texture is not None for limb in body.limbs)]
+    cuts = [body for body in bodies if body.cutout is not None]
+    assert jointed and cuts and len(coloured) > len(bodies) * (KINDS["person"] + KINDS["many-coloured"]) / 2
+    patches = [body.patch(0, 128, 128) for body in bodies]
+    thinness = [_elongation(patch) for patch in patches if patch is not None]
     assert max(thinness) > 4 and min(thinness) < 1.5
+
+
+def test_parts_of_other_colours_belong_to_the_whole() -> None:
+    texture = np.full((128, 128, 3), 250, np.uint8)
+    body = draw_body(np.random.default_rng(3), speed=1.0, leaves=False)
+    still = Swing(0.0, (0, 0), (0, 0), (0, 0))
+    thing = replace(body.thing, texture=texture // 5, outline=np.ones(64), wobble=(), radius=replace(still, centre=0.2))
+    whole = Body(
+        replace(thing, x=replace(still, centre=0.5), y=replace(still, centre=0.5)),
+        (Limb((0.9, 0.0), 0.5, 0.3, still, texture),),
+    ).patch(0, 100, 100)
+    assert whole is not None
+    bright, dark = whole.surface[..., 0] > 200, whole.surface[..., 0] < 60
+    covered = whole.cover > 127
+    assert (bright & covered).sum() > 100 and (dark & covered).sum() > 500
 
 
 def _elongation(patch: Patch) -> float:

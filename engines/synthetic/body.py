@@ -1,19 +1,19 @@
-"""Bodies of hard clips: shapes, jointed figures, rods and cut-outs, each as a patch of surface and coverage.
+"""Bodies of hard clips: an outline with limbs, or a cut-out, as a patch of surface and coverage.
 
-Owns what a body looks like and how it moves; every body is a closed function of the frame index. Any thread may use
-it. Never draws on a picture: `engines.synthetic.hard` composes the patches.
+Owns how a body moves and what it covers; every body is a closed function of the frame index. Any thread may use it.
+Never draws by chance (`engines.synthetic.casting` does) nor on a picture (`engines.synthetic.hard` composes patches).
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.synthetic.shape import NUM_VERTICES, TEXTURE_SIZE, Swing, Thing, draw_swing, draw_thing
+from engines.synthetic.shape import NUM_VERTICES, TEXTURE_SIZE, Swing, Thing
 from engines.synthetic.texture import Image
 
 _SUBPIXEL_BITS = 4
@@ -37,12 +37,14 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Limb:
-    """A rod that turns about a joint of its body. Lengths are in radii of the body."""
+    """A part that turns about a joint of its body, from a disc to a rod. Lengths are in radii of the body."""
 
     joint: tuple[float, float]
     length: float
     width: float
     angle: Swing
+    texture: Image | None = None
+    """None: the body's surface goes on."""
 
     def polygon(self, t: float) -> NDArray[np.float64]:
         """A capsule, in the body's own axes."""
@@ -79,15 +81,21 @@ class Body:
         if box is None:
             return None
         left, top, right, bottom = box
-        cover = np.zeros((bottom - top, right - left), np.uint8)
-        for polygon in polygons:
-            corners = np.round((polygon - np.array([left, top])) * 2**_SUBPIXEL_BITS).astype(np.int32)
-            cv2.fillPoly(cover, [corners], 255, cv2.LINE_AA, _SUBPIXEL_BITS)
-        half = TEXTURE_SIZE / 2
-        matrix = cv2.getRotationMatrix2D((half, half), -math.degrees(angle), 2.6 * radius / TEXTURE_SIZE)
-        matrix[:, 2] += np.array([x - left - half, y - top - half])
-        surface = cv2.warpAffine(self.thing.texture, matrix, cover.shape[::-1], borderMode=cv2.BORDER_REFLECT_101)
-        return Patch(left, top, np.asarray(surface, np.uint8), cover)
+        size, place = (right - left, bottom - top), np.array([left, top])
+        cover = np.zeros(size[::-1], np.uint8)
+        surface = _surface(self.thing.texture, (x - left, y - top, radius, angle), size)
+        for number, polygon in enumerate(polygons):
+            corners = [np.round((polygon - place) * 2**_SUBPIXEL_BITS).astype(np.int32)]
+            cv2.fillPoly(cover, corners, 255, cv2.LINE_AA, _SUBPIXEL_BITS)
+            texture = self.limbs[number - 1].texture if number else None
+            if texture is None:
+                continue
+            part = np.zeros(size[::-1], np.uint8)
+            cv2.fillPoly(part, corners, 255, cv2.LINE_8, _SUBPIXEL_BITS)
+            middle = polygon.mean(0) - place
+            turned = angle + self.limbs[number - 1].angle.at(t)
+            cv2.copyTo(_surface(texture, (middle[0], middle[1], radius, turned), size), part, surface)
+        return Patch(left, top, surface, cover)
 
     def _cut_patch(self, t: float, width: int, height: int) -> Patch | None:
         assert self.cutout is not None, "only cut-outs are cut"
@@ -117,49 +125,10 @@ def _box(points: NDArray[np.float64], width: int, height: int) -> tuple[int, int
     return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
-def draw_body(rng: np.random.Generator, *, speed: float, leaves: bool, textures: tuple[Image, ...] = ()) -> Body:
-    """A random body; `textures` are pictures whose parts may be its surface, or cut-outs that may be the body."""
-    thing = draw_thing(rng, speed=speed, leaves=leaves)
-    cutouts = [texture for texture in textures if texture.shape[2] == 4]
-    pictures = [texture for texture in textures if texture.shape[2] == 3]
-    thing = replace(thing, radius=_scaled(thing.radius, float(np.exp(rng.uniform(-0.9, 0.45)))))
-    kind = str(rng.choice(["shape", "figure", "rod", "soft", "cutout"], p=[0.2, 0.15, 0.1, 0.15, 0.4]))
-    if kind == "cutout" and cutouts:
-        cutout = cutouts[int(rng.integers(len(cutouts)))]
-        calm = replace(thing, spin=thing.spin * float(rng.random() < 0.3))
-        bend = [draw_swing(rng, 0, rng.uniform(0, 0.15), period=(15, 60), speed=speed) for _ in range(2)]
-        return Body(calm, cutout=cutout, stretch=bend[0], shear=bend[1])
-    if pictures and rng.random() < 0.3:
-        thing = replace(thing, texture=_crop(rng, pictures[int(rng.integers(len(pictures)))]))
-    if kind == "rod":
-        width = float(rng.uniform(0.08, 0.22))
-        length = 1 / np.hypot(np.cos(_THETA), np.sin(_THETA) / width)
-        return Body(replace(thing, outline=length, wobble=(), radius=_scaled(thing.radius, 1.7)))
-    if kind == "soft":
-        lobes = tuple(
-            (k, draw_swing(rng, rng.normal(0, 0.1), rng.uniform(0.08, 0.3) / k**0.5, period=(12, 60), speed=speed))
-            for k in (1, 2, 3, 4, 5)
-        )
-        return Body(replace(thing, wobble=lobes))
-    limbs = tuple(_draw_limb(rng, speed) for _ in range(int(rng.integers(2, 6)))) if kind == "figure" else ()
-    return Body(thing, limbs)
-
-
-def _draw_limb(rng: np.random.Generator, speed: float) -> Limb:
-    place, reach = rng.uniform(0, 2 * math.pi), rng.uniform(0.3, 0.8)
-    swing = draw_swing(rng, place, rng.uniform(0.1, 0.9), period=(12, 60), speed=speed)
-    joint = (float(reach * math.cos(place)), float(reach * math.sin(place)))
-    return Limb(joint, float(rng.uniform(0.6, 1.6)), float(rng.uniform(0.08, 0.25)), swing)
-
-
-def _scaled(swing: Swing, factor: float) -> Swing:
-    return replace(
-        swing, centre=swing.centre * factor, amplitude=(swing.amplitude[0] * factor, swing.amplitude[1] * factor)
-    )
-
-
-def _crop(rng: np.random.Generator, picture: Image) -> Image:
-    side = min(int(rng.integers(48, 160)), *picture.shape[:2])
-    top, left = (int(rng.integers(0, extent - side + 1)) for extent in picture.shape[:2])
-    crop = picture[top : top + side, left : left + side]
-    return np.asarray(cv2.resize(crop, (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_LINEAR), np.uint8)
+def _surface(texture: Image, pose: tuple[float, float, float, float], size: tuple[int, int]) -> Image:
+    """A texture laid out at (x, y), so many pixels in radius and turned, over a patch of (width, height)."""
+    x, y, radius, angle = pose
+    half = TEXTURE_SIZE / 2
+    matrix = cv2.getRotationMatrix2D((half, half), -math.degrees(angle), 2.6 * radius / TEXTURE_SIZE)
+    matrix[:, 2] += np.array([x - half, y - half])
+    return np.asarray(cv2.warpAffine(texture, matrix, size, borderMode=cv2.BORDER_REFLECT_101), np.uint8)

@@ -1,4 +1,4 @@
-"""Hard clips for training: jointed, thin and soft bodies, cut-outs, look-alikes, long occlusions, bad light and optics.
+"""Hard clips for training: bodies that deform or have parts, cut-outs, look-alikes, long occlusions, bad optics.
 
 Owns the scene and its rendering; like `SyntheticClip` a closed function of (spec, frame index). The easy clips of
 `engines.synthetic.clip` stay as they are: the demo, tests and published figures are made of them. Any thread may
@@ -14,12 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.synthetic.body import Body, Patch, draw_body
+from engines.synthetic.body import Body, Patch
+from engines.synthetic.casting import draw_body
 from engines.synthetic.optics import blurred, cast_shadow, compressed, draw_optics, expose, glisten, smear
 from engines.synthetic.shape import TEXTURE_SIZE, Swing, draw_swing
 from engines.synthetic.texture import Image, colour, paint, palette, structure
 
-MIN_VISIBLE_SHARE = 0.004
+MIN_VISIBLE_SHARE = 0.0015
 """Every object shows at least this share of the frame in frame 0."""
 _MAX_DRAWS = 60
 _MARGIN = 1.4

@@ -19,7 +19,7 @@ from engines.training.prompts import Prompt, draw_prompt
 from engines.training.rollout import ClipRunner, Fresh, Plan
 from engines.training.samples import Batch, LiveClips, Recipe
 
-MIN_AREA = 0.003
+MIN_AREA = 0.0015
 """An object is prompted only where it shows at least this share of the frame."""
 LENGTHS = (2, 4, 8, 16, 32, 60)
 LENGTH_PROBABILITY = (0.3, 0.14, 0.2, 0.18, 0.12, 0.06)

@@ -38,6 +38,8 @@ Two is enough to learn what to remember, and buys twice as many scenes as four."
 SECONDS_BETWEEN_SAVES = 120.0
 STEPS_BETWEEN_LINES = 100
 WARM_UP_STEPS = 200
+RESUME_STEPS = 30
+"""The warm-up of a stage that goes on: its moments are those that it had."""
 
 Told = Callable[[Stage, float], None]
 """Called after every step with the share of the stage that is over."""
@@ -124,7 +126,7 @@ def run_stage(trainer: Trainer, stage: Stage, *, shelf: Shelf | None = None, tol
     losses = learned(trainer.model, stage, shelf=shelf, turn=turn)
     while (share := _agree(stage.share(trainer.stage_steps, trainer.stage_seconds))) < 1:
         loss, runner = next(losses)
-        warm = (trainer.stage_steps - turn + 1) / WARM_UP_STEPS
+        warm = (trainer.stage_steps - turn + 1) / (WARM_UP_STEPS if turn == 0 else RESUME_STEPS)
         trainer.update(loss, rate=rate_of(stage, share=share, warm=warm))
         now = time.monotonic()
         trainer.spend(now - last_step)
