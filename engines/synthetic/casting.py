@@ -38,7 +38,7 @@ def draw_body(rng: np.random.Generator, *, speed: float, leaves: bool, textures:
     thing = replace(thing, radius=_scaled(thing.radius, float(np.exp(rng.uniform(-0.9, 0.45)))))
     cutouts = [texture for texture in textures if texture.shape[2] == 4]
     if kind == "cutout" and cutouts:
-        return _cut(rng, thing, cutouts[int(rng.integers(len(cutouts)))], speed)
+        return _cut(rng, thing, cutouts[int(rng.integers(len(cutouts)))], speed=speed)
     pictures = [texture for texture in textures if texture.shape[2] == 3]
     if pictures and rng.random() < 0.3:
         thing = replace(thing, texture=_crop(rng, pictures[int(rng.integers(len(pictures)))]))
@@ -53,14 +53,14 @@ def draw_body(rng: np.random.Generator, *, speed: float, leaves: bool, textures:
     if kind == "soft":
         return Body(replace(thing, wobble=tuple(_lobe(rng, k, speed) for k in (1, 2, 3, 4, 5))))
     if kind == "person":
-        return _person(rng, thing, pictures, speed)
+        return _person(rng, thing, pictures, speed=speed)
     if kind == "many-coloured":
         return Body(thing, tuple(_part(rng, pictures, speed) for _ in range(int(rng.integers(1, 6)))))
     count = int(rng.integers(2, 6)) if kind == "jointed" else 0
     return Body(thing, tuple(_limb(rng, speed) for _ in range(count)))
 
 
-def _cut(rng: np.random.Generator, thing: Thing, cutout: Image, speed: float) -> Body:
+def _cut(rng: np.random.Generator, thing: Thing, cutout: Image, *, speed: float) -> Body:
     calm = replace(thing, spin=thing.spin * float(rng.random() < 0.3))
     bend = [draw_swing(rng, 0, rng.uniform(0, 0.15), period=(15, 60), speed=speed) for _ in range(2)]
     return Body(calm, cutout=cutout, stretch=bend[0], shear=bend[1])
@@ -87,7 +87,7 @@ def _part(rng: np.random.Generator, pictures: list[Image], speed: float) -> Limb
     return Limb(joint, float(rng.uniform(0, 0.8)), width, swing, _texture(rng, pictures))
 
 
-def _person(rng: np.random.Generator, thing: Thing, pictures: list[Image], speed: float) -> Body:
+def _person(rng: np.random.Generator, thing: Thing, pictures: list[Image], *, speed: float) -> Body:
     """Upright, with a head, arms and legs that swing; trousers, top and skin differ."""
     lean = draw_swing(rng, rng.normal(0, 0.12), rng.uniform(0, 0.2), period=(20, 80), speed=speed)
     wide = float(rng.uniform(0.4, 0.65))
@@ -99,9 +99,8 @@ def _person(rng: np.random.Generator, thing: Thing, pictures: list[Image], speed
     for side in (-1, 1):
         leg = draw_swing(rng, down - 0.1 * side, stride, period=(12, 40), speed=speed)
         limbs.append(Limb((side * wide * 0.5, 0.8), float(rng.uniform(1.1, 1.5)), wide * 0.42, leg, trousers))
-        foot = replace(leg, centre=leg.centre)
         if rng.random() < 0.5:
-            limbs.append(Limb((side * wide * 0.5, 2.1), 0.15, 0.2, foot, shoes))
+            limbs.append(Limb((side * wide * 0.5, 2.1), 0.15, 0.2, leg, shoes))
         arm = draw_swing(rng, down - side * rng.uniform(0, 1.2), reach, period=(12, 60), speed=speed)
         limbs.append(Limb((side * wide * 0.9, -0.7), float(rng.uniform(0.8, 1.2)), 0.17, arm, sleeves))
     nod = draw_swing(rng, -down, 0.15, period=(20, 60), speed=speed)
