@@ -1,5 +1,6 @@
 """Cut-outs of real textures for training, on a generated video."""
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -7,8 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from engines.synthetic import joined
 from engines.synthetic.bank import Entry, read_index, read_texture, write_index
 from engines.synthetic.cutout import Moment, Region, best_cuts, cut, even_regions, fill, moving_regions, with_alpha
+from engines.synthetic.joined import join
 
 HEIGHT, WIDTH = 180, 320
 CENTRE, RADIUS = (150, 90), 40
@@ -102,3 +105,34 @@ def test_what_is_no_bank_is_named(bank: Path, tmp_path: Path) -> None:
     (tmp_path / "gone.png").write_bytes(b"")
     with pytest.raises(ValueError, match=r"gone\.png"):
         read_texture(tmp_path, Entry("gone.png", "disk", 0, "region", 0.1, 20.0))
+
+
+def test_a_thing_of_several_parts_shows_them_all_and_hangs_together() -> None:
+    parts = []
+    for channel in range(3):
+        part = np.zeros((60, 40, 4), np.uint8)
+        part[..., channel], part[5:-5, 5:-5, 3] = 255, 255
+        parts.append(part)
+    for seed in range(8):
+        thing = join(np.random.default_rng(seed), parts)
+        solid = thing[..., 3] > 127
+        count, _ = cv2.connectedComponents(solid.astype(np.uint8))
+        assert count == 2, "the surroundings, and one thing"
+        shown = [(solid & (thing[..., channel] > 200)).sum() > 50 for channel in range(3)]
+        assert sum(shown) >= 2, f"seed {seed}: {shown}"
+
+
+def test_joined_things_belong_to_one_clip_and_are_replaced_by_the_next_run(
+    bank: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "bank"
+    shutil.copytree(bank, folder)
+    for clip in ("disk", "again"):
+        found = next(entry for entry in read_index(folder) if entry.clip == clip and entry.kind != "picture")
+        write_index(folder, [*read_index(folder), found, found])
+    for count in ("5", "3"):
+        monkeypatch.setattr("sys.argv", ["joined.py", str(folder), "--count", count])
+        joined.main()
+    things = [entry for entry in read_index(folder, leave_out=["again"]) if entry.kind == "joined"]
+    assert len(things) == 3
+    assert all(entry.file.startswith("disk/") and read_texture(folder, entry).shape[2] == 4 for entry in things)

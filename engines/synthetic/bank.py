@@ -33,7 +33,7 @@ class Entry:
     file: str  # below the bank, with "/"
     clip: str  # the video's name without its ending
     frame: int
-    kind: str  # "region", "moving" or "picture"
+    kind: str  # "region", "moving", "joined" or "picture"
     share: float  # of the video's picture that the object covers; 1 for a picture
     quality: float  # mean colour step across the outline, in grey levels; 0 for a picture
 
