@@ -23,14 +23,18 @@ import time
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from engines.spec import MAX_FRAMES, MAX_ROWS
 from stream.command import ObjectRequest, Reply
 from stream.conditions import ConditionBoard
 from stream.delivery import Launched, PendingDelivery
 from stream.device import DeviceLost, is_device_lost
+from stream.enhance import enhanced
 from stream.feed import Feed
+from stream.frame import Frame
 from stream.inbox import Inbox
 from stream.orders import Orders
 from stream.publish import Publisher
@@ -230,7 +234,7 @@ class GpuWorker:
         started_ns = time.monotonic_ns()
         for lease in leases.values():
             self._follow(orders, lease)
-        images = {camera: lease.frame.image_hwc for camera, lease in leases.items()}
+        images = {camera: self._seen_by_model(lease.frame) for camera, lease in leases.items()}
         times_ns = {camera: lease.frame.stamp.arrival_ns for camera, lease in leases.items()}
         pending = tracker.launch(images, times_ns, marks=self._marks(orders, leases))
         launched_ns = time.monotonic_ns()
@@ -241,6 +245,10 @@ class GpuWorker:
             requests = orders.take_requests(camera)
             launched = Launched(pending[camera], labels, requests, started_ns, launched_ns)
             self._hand_on(leases.pop(camera), launched)
+
+    def _seen_by_model(self, frame: Frame) -> NDArray[np.uint8]:
+        feed = self._feeds.get(frame.stamp.camera)
+        return frame.image_hwc if feed is None else enhanced(frame.image_hwc, feed.config.enhance)
 
     def _follow(self, orders: Orders, lease: Lease) -> None:
         """A prompt that does not fit its picture is dropped; in the first picture of the only camera it is an error

@@ -57,7 +57,7 @@ memory_gap_s = 60
 memory_policy = "motion"
 camera_motion = true
 refine = { fill_holes = 8, remove_specks = 60, smooth = 0.5, upsample = "guided", non_overlap = true }
-enhance = { denoise = 0.5, low_light = 1, stabilise = true }
+enhance = { denoise = 0.5, low_light = 1 }
 [[camera.prompt]]
 object_id = 7
 label = "person"
@@ -107,7 +107,7 @@ def test_every_setting_arrives(folder: Path) -> None:
                 memory_policy="motion",
                 camera_motion=True,
                 refine=RefineOptions(fill_holes=8, remove_specks=60, smooth=0.5, upsample="guided", non_overlap=True),
-                enhance=EnhanceOptions(denoise=0.5, low_light=1.0, stabilise=True),
+                enhance=EnhanceOptions(denoise=0.5, low_light=1.0),
                 prompts=(
                     PromptConfig(7, "person", points=((10, 20, 1), (30.5, 40, 0), (1, 2, 1)), box=(0, 0, 100, 200)),
                     PromptConfig(
@@ -239,7 +239,7 @@ WRONG = [
     (CAMERA + "refine.upsample = 'cubic'", "camera[0].refine.upsample", "one of bilinear, guided"),
     (CAMERA + "refine.fill_hole = 8", "camera[0].refine.fill_hole", "fill_holes (there is no key fill_hole)"),
     (CAMERA + "enhance.denoise = nan", "camera[0].enhance.denoise", "a number from 0 (off) to 1"),
-    (CAMERA + "enhance.stabilise = 'yes'", "camera[0].enhance.stabilise", "true or false"),
+    (CAMERA + "enhance.stabilise = true", "camera[0].enhance.stabilise", "one of the keys denoise, low_light"),
     (PROMPT + "refine.non_overlap = true", "camera[0].prompt[0].refine.non_overlap", "one of the keys fill_holes"),
     (PROMPT + "memory_policy = 1", "camera[0].prompt[0].memory_policy", "one of sam2, motion"),
     (PROMPT, "camera[0].prompt[0]", "a box, a mask, or at least one point"),
@@ -340,11 +340,11 @@ def test_a_wrong_option_is_named(flags: PromptFlags, text: str) -> None:
 
 def test_settings_of_masks_and_pictures_stand_on_the_command_line_too() -> None:
     memory = {"memory_policy": "motion", "camera_motion": True}
-    options = {**memory, "fill_holes": 8, "upsample": "guided", "smooth": None, "stabilise": True}
+    options = {**memory, "fill_holes": 8, "upsample": "guided", "smooth": None, "low_light": 0.5}
     (camera,) = config_from_flags("testsrc://", PromptFlags(), options=options).cameras
     assert camera.memory_policy == "motion" and camera.camera_motion
     assert camera.refine == RefineOptions(fill_holes=8, upsample="guided")
-    assert camera.enhance == EnhanceOptions(stabilise=True)
+    assert camera.enhance == EnhanceOptions(low_light=0.5)
     assert treatment_from_flags({**options, "model": "nano"}) == (camera.refine, camera.enhance)
     with pytest.raises(ConfigError, match="command line: --fill-holes = -1: expected a whole number from 0 to 65536"):
         treatment_from_flags({"fill_holes": -1})

@@ -21,7 +21,6 @@ from stream.cli.treatment import (
     Policy,
     RemoveSpecks,
     Smooth,
-    Stabilise,
     Upsample,
 )
 from stream.config import Config, PromptFlags, config_from_flags, load_config
@@ -102,7 +101,6 @@ def run(
     non_overlap: NonOverlap = False,
     denoise: Denoise = None,
     low_light: LowLight = None,
-    stabilise: Stabilise = False,
 ) -> None:
     """Run the daemon: pictures in, masks out over ZeroMQ, until the source ends or INT or TERM arrives."""
     given = {key: value for key, value in context.params.items() if key != "source"}

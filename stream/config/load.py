@@ -136,7 +136,7 @@ REFINE: dict[str, Check] = {
     "upsample": choice("bilinear", "guided"),
     "non_overlap": flag,
 }
-ENHANCE: dict[str, Check] = {"denoise": _share, "low_light": _share, "stabilise": flag}
+ENHANCE: dict[str, Check] = {"denoise": _share, "low_light": _share}
 _PROMPT: dict[str, Check] = {
     "object_id": integer(0, MAX_OBJECT_ID),
     "label": text("a text of at most 64 characters", r"[^\x00-\x1f]{0,64}"),

@@ -35,7 +35,6 @@ class EnhanceOptions:
 
     denoise: float = 0.0  # 0 = off to 1: strength
     low_light: float = 0.0  # 0 = off to 1: how far dark pictures are lifted
-    stabilise: bool = False  # a shaking picture is held still for the model, and masks are moved back
 
     @property
     def is_off(self) -> bool:
