@@ -18,4 +18,3 @@ Upsample = Annotated[str | None, typer.Option(help="bilinear, or guided (edges a
 NonOverlap = Annotated[bool, typer.Option("--non-overlap", help="A pixel belongs to one object at most.")]
 Denoise = Annotated[float | None, typer.Option(help="Take noise out of the model's pictures, 0 (off) to 1.")]
 LowLight = Annotated[float | None, typer.Option(help="Lift the model's dark pictures, 0 (off) to 1.")]
-Stabilise = Annotated[bool, typer.Option("--stabilise", help="Hold a shaking picture still for the model.")]
