@@ -33,7 +33,7 @@ from stream.config import ConfigError
 
 _UsageError: type[typer.BadParameter] = typer.BadParameter.__mro__[1]
 _EXTRAS = {
-    "torch": "daemon", "sam2": "daemon", "prometheus_client": "daemon", "cv2": "view", "av": "view",
+    "torch": "daemon", "sam2": "daemon", "prometheus_client": "daemon", "PIL": "daemon", "cv2": "view", "av": "view",
     "matplotlib": "evaluate", "tensordict": "finetune", "tensorboard": "finetune",
 }  # fmt: skip
 
