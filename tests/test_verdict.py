@@ -29,7 +29,7 @@ def test_a_pause_without_pictures_is_no_absence() -> None:
 
 
 def test_who_vanishes_again_at_once_is_occluded_and_then_lost() -> None:
-    states = judged({0: 1, 100: -1, 300: 1, 350: -1, 2350: -1, 2351: -1, 2360: 1})
+    states = judged({0: 1, 100: -1, 300: 1, 350: -1, 2300: -1, 2301: -1, 2360: 1})
     assert states == ["tracked", "occluded", "reacquired", "occluded", "occluded", "lost", "reacquired"]
     assert LOST_AFTER_NS == 2000 * MS
 
