@@ -41,7 +41,7 @@ def join(rng: np.random.Generator, parts: list[Image]) -> Image:
     return np.ascontiguousarray(canvas[rows, max(x - MARGIN, 0) : x + wide + MARGIN])
 
 
-def joined_things(bank: Path, entries: list[Entry], clip: str, count: int) -> list[Entry]:
+def joined_things(bank: Path, entries: list[Entry], clip: str, *, count: int) -> list[Entry]:
     """Write `count` things of a clip's parts into the bank; their entries."""
     parts = [entry for entry in entries if entry.clip == clip and entry.kind in ("region", "moving")]
     found: list[Entry] = []
@@ -68,7 +68,7 @@ def main() -> None:
     except ValueError as error:
         parser.error(str(error))
     for clip in sorted({entry.clip for entry in entries}):
-        entries += joined_things(options.bank, entries, clip, options.count)
+        entries += joined_things(options.bank, entries, clip, count=options.count)
     write_index(options.bank, entries)
     print(f"{sum(entry.kind == _KIND for entry in entries)} things of several parts")
 
