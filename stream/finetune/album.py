@@ -25,7 +25,8 @@ from stream.evaluate import Material
 from stream.finetune.settings import FinetuneError
 from stream.sequence import Image, LabelledFrame
 
-JPEG_QUALITY = 95
+# Colours are kept at full resolution: the pictures are small already.
+JPEG = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
 PAGE = "page.json"
 MASK_LEVEL = 0.5  # of a pixel's area
 
@@ -111,9 +112,7 @@ class Album:
         """Write one picture and its masks."""
         size = (self.image_size, self.image_size)
         scaled = cv2.resize(image_hwc, size, interpolation=cv2.INTER_AREA)
-        is_written = cv2.imwrite(
-            str(folder / f"{frame.index:06d}.jpg"), scaled, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-        )
+        is_written = cv2.imwrite(str(folder / f"{frame.index:06d}.jpg"), scaled, JPEG)
         masks = {i: _scaled(mask, size) for i, mask in frame.masks.items()}
         seen = {i: mask for i, mask in masks.items() if mask.any()}
         bits = np.packbits(np.stack(list(seen.values()))) if seen else np.zeros(0, np.uint8)

@@ -172,6 +172,7 @@ class Course:
         while True:
             if self._is_due(trainer.step):
                 yield from self._look(trainer, board)
+                self._save(trainer, clock.seconds)
             if trainer.step >= num_steps or self._is_over:
                 return
             losses = trainer.learn(loader)

@@ -101,16 +101,21 @@ def _of_file(path: Path, video: Path | None) -> list[Material]:
     truths = open_masks(path)
     if video is not None and len(truths) > 1:
         raise FinetuneError(f"--video = '{video}': {path} has {len(truths)} sequences; expected one")
-    return [Material(truth.name, partial(open_footage, video or _beside(path, truth)), truth) for truth in truths]
+    names = [truth.name for truth in truths]
+    if video is None and len(names) == 1:
+        names.insert(0, path.stem)
+    return [
+        Material(truth.name, partial(open_footage, video or _beside(path, truth, names)), truth) for truth in truths
+    ]
 
 
-def _beside(path: Path, truth: MaskSequence) -> Path:
-    """What has the sequence's name, or the file's."""
-    own = [path.with_suffix(""), *(path.with_suffix(suffix) for suffix in VIDEO_SUFFIXES)]
+def _beside(path: Path, truth: MaskSequence, names: Sequence[str]) -> Path:
+    """What has the file's name where that holds one sequence, else what has the sequence's."""
+    own = [path.with_suffix(suffix) for suffix in ("", *VIDEO_SUFFIXES) if path.stem in names]
     found = next((place for place in own if place.exists()), None) or find_pictures(truth, path.parent)
     if found is None:
-        names = " or ".join(dict.fromkeys(f"{name}.mp4" for name in (path.stem, truth.name)))
-        raise MaskFileError(f"{path}: no pictures beside it; expected {names}, a folder of that name, or --video")
+        wanted = " or ".join(dict.fromkeys(f"{name}.mp4" for name in names if name in (path.stem, truth.name)))
+        raise MaskFileError(f"{path}: no pictures beside it; expected {wanted}, a folder of that name, or --video")
     return found
 
 

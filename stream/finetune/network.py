@@ -37,7 +37,7 @@ def training_network(settings: Settings, weights: dict[str, Tensor]) -> SAM2Trai
     """In training mode on the CPU, fp32."""
     config = model_config(settings.model)
     config._target_ = "training.model.sam2.SAM2Train"
-    prompted = min(MAX_PROMPTED, settings.frames)
+    prompted = min(MAX_PROMPTED, max(1, settings.frames - 1))  # given masks teach nothing: one picture is left
     config.update(
         prob_to_use_pt_input_for_train=settings.clicks,
         prob_to_use_box_input_for_train=settings.boxes,
@@ -126,9 +126,12 @@ def _widened(value: Any) -> Any:
 
 @contextmanager
 def _fast_attention(network: SAM2Train, device: str) -> Iterator[None]:
-    """On a CPU two products are faster than the fused kernel, whose backward pass is slow; they know no dropout."""
+    """On a CPU two products are faster than the fused kernel, whose backward pass is slow. They know no dropout, and
+    what is computed again in the backward pass must be computed as before.
+    """
     has_dropout = any(getattr(module, "dropout_p", 0.0) > 0 for module in network.modules())
-    with plain_attention() if device == "cpu" and not has_dropout else nullcontext():
+    is_simple = device == "cpu" and not has_dropout and not network.use_act_ckpt_iterative_pt_sampling
+    with plain_attention() if is_simple else nullcontext():
         yield
 
 

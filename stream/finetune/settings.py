@@ -53,7 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _NANO: dict[str, Any] = {"rate": 4e-4, "encoder_rate": 4e-4, "layer_decay": 1.0, "weight_decay": 0.05, "batch": 4}
-_LEAST = {"steps": 1, "batch": 1, "accumulate": 1, "frames": 1, "objects": 1, "corrections": 0, "validate_every": 1,
+_LEAST = {"steps": 1, "batch": 1, "accumulate": 1, "frames": 1, "objects": 1, "corrections": 1, "validate_every": 1,
           "patience": 1, "validation_pictures": 2, "validation_clips": 1, "seed": 0}  # fmt: skip
 _SHARES = {"average", "clicks", "boxes", "layer_decay", "hold_out"}
 
