@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from evaluate_rig import small_clip, write_davis
 
+from stream.masksets import DavisWriter
+
 Outcome = tuple[int, str, str]
 
 
@@ -83,6 +85,8 @@ def test_the_tracker_is_followed_through_a_folder_with_its_speed(
         ("--data {data} --model sam9", 2, "--model = 'sam9': expected one of nano"),
         ("--data {data} --smooth 2", 2, "--smooth = 2"),
         ("{data} {data} --model nano", 2, "--model without --data: expected it where the tracker runs"),
+        ("{data} {data} --match any", 2, "--match = 'any': expected one of auto, ids, best"),
+        ("--data {data} --whole", 2, "--whole beside --data: expected it where masks are compared"),
         ("--data {data} --checkpoint none.pt", 2, "--checkpoint = 'none.pt': expected"),
     ],
 )
@@ -91,6 +95,21 @@ def test_what_is_wrong_is_told_in_one_line(
 ) -> None:
     code, out, err = call("evaluate", *arguments.replace("{data}", str(data)).split())
     assert (code, out) == (exit_code, "") and text in err and err.count("\n") == 1
+
+
+def test_objects_with_other_ids_are_matched_and_the_ends_scored_if_asked(
+    call: Callable[..., Outcome], data: Path, tmp_path: Path
+) -> None:
+    clip, writer = small_clip(0, num_frames=6), DavisWriter(tmp_path / "found" / "bear")
+    for index in range(6):
+        masks = clip.masks(index)
+        writer.put(index, {1: masks[1], 2: masks[0]}, size=(96, 112))
+    given = ["evaluate", str(tmp_path / "found"), str(data), "--sequences", "bear"]
+    assert call(*given)[1].splitlines()[1].split()[2] != "1.000"
+    found = tmp_path / "found.json"
+    code, out, _ = call(*given, "--match", "best", "--whole", "--json", str(found))
+    assert code == 0 and out.splitlines()[1].split()[2] == "1.000"
+    assert json.loads(found.read_text())["sequences"][0]["score"]["frames"] == [0, 1, 2, 3, 4, 5]
 
 
 def test_sequences_may_be_named_in_a_file(call: Callable[..., Outcome], data: Path, tmp_path: Path) -> None:

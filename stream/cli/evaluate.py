@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
@@ -21,7 +21,8 @@ from stream.cli.treatment import CameraMotion, FillHoles, NonOverlap, Policy, Re
 from stream.config import PromptFlags, config_from_flags
 
 if TYPE_CHECKING:
-    from stream.evaluate import Order, Outcome, Progress
+    from stream.evaluate import Order, Outcome, Progress, Wish
+    from stream.quality import Scoring
 
     Show = Callable[[Progress], None]
 
@@ -51,10 +52,15 @@ Sequences = Annotated[
 ]
 Pictures = Annotated[Path | None, typer.Option(help="Where the videos or folders of pictures are.", metavar="FOLDER")]
 Json = Annotated[Path | None, typer.Option(help="Write every figure there.", metavar="FILE")]
+Match = Annotated[
+    str,
+    typer.Option(help="Which prediction is which object: ids, best (highest J), or auto: best where no id fits."),
+]
+Whole = Annotated[bool, typer.Option("--whole", help="Score the first and the last picture, too.")]
 Backend = Annotated[str | None, typer.Option(help="auto (the default), eager, compiled, tensorrt or tensorrt-rtx.")]
 Report = Annotated[Path | None, typer.Option(help="Write a report there: .html, .png or .jpg.", metavar="FILE")]
 
-_OURS = ("masks", "data", "prompt", "out", "sequences", "pictures", "json", "report")
+_OURS = ("masks", "data", "prompt", "out", "sequences", "pictures", "json", "report", "match", "whole")
 
 
 @commands.command()
@@ -66,6 +72,8 @@ def evaluate(
     out: Out = None,
     sequences: Sequences = None,
     pictures: Pictures = None,
+    match: Match = "auto",
+    whole: Whole = False,
     json: Json = None,
     report: Report = None,
     model: Model = None,
@@ -85,25 +93,20 @@ def evaluate(
 
     Of masks that you have (PREDICTIONS GROUND_TRUTH), or of the tracker itself on a data set (--data), with its speed.
     """
+    from stream.evaluate import Wish
+
     given = {key: value for key, value in context.params.items() if key not in _OURS and value not in (None, False)}
-    names = _names(sequences or ())
+    names, scoring = _names(sequences or ()), _scoring(match, whole, data)
     with told(*_errors()), _folder(out, report) as folder, _progress() as show:
         outcome = (
-            _compare(masks, given, show, names=names, pictures=pictures)
+            _compare(masks, given, show, wish=Wish(names, pictures, scoring))
             if data is None
             else _follow(given, _order(masks, data, prompt, names=names, folder=folder), show)
         )
         _tell(outcome, json, report)
 
 
-def _compare(
-    masks: Sequence[Path] | None,
-    given: Mapping[str, object],
-    show: Show,
-    *,
-    names: tuple[str, ...],
-    pictures: Path | None,
-) -> Outcome:
+def _compare(masks: Sequence[Path] | None, given: Mapping[str, object], show: Show, *, wish: Wish) -> Outcome:
     from stream.evaluate import compare
 
     if masks is None or len(masks) != 2:
@@ -111,7 +114,21 @@ def _compare(
         raise CommandFailed(f"evaluate of {what}: expected PREDICTIONS GROUND_TRUTH, or --data DIR", 2)
     for option in given:
         raise CommandFailed(f"--{option.replace('_', '-')} without --data: expected it where the tracker runs", 2)
-    return compare(masks[0], masks[1], show, sequences=names, pictures=pictures)
+    return compare(masks[0], masks[1], show, wish=wish)
+
+
+def _scoring(match: str, whole: bool, data: str | None) -> Scoring:
+    from stream.quality import Match, Scoring
+
+    kinds: tuple[Match, ...] = get_args(Match)
+    kind = next((kind for kind in kinds if kind == match), None)
+    if kind is None:
+        raise CommandFailed(f"--match = '{match}': expected one of {', '.join(kinds)}", 2)
+    if data is not None and (kind != "auto" or whole):
+        raise CommandFailed(
+            f"{'--whole' if whole else '--match'} beside --data: expected it where masks are compared", 2
+        )
+    return Scoring(match=kind, skip_ends=not whole)
 
 
 def _follow(given: Mapping[str, object], order: Order, show: Show) -> Outcome:

@@ -9,7 +9,7 @@ from stream.evaluate.material import Material, clip_material, find_material, gen
 from stream.evaluate.opening import Choice
 from stream.evaluate.outcome import Outcome, ReportError, check_report
 from stream.evaluate.pairing import Exhibit, exhibit_of, pair, score_all
-from stream.evaluate.program import Order, compare, follow
+from stream.evaluate.program import Order, Wish, compare, follow
 from stream.evaluate.progress import Progress
 from stream.evaluate.protocol import PROMPT_KINDS, PromptKind
 from stream.evaluate.shelf import Record, Settings, Shelf, ShelfError
@@ -32,6 +32,7 @@ __all__ = [
     "Shelf",
     "ShelfError",
     "Speed",
+    "Wish",
     "check_report",
     "clip_material",
     "compare",

@@ -17,12 +17,8 @@ FPS = 30.0  # generated clips have no time of their own
 class GeneratedFootage:
     """The pictures of a clip."""
 
-    def __init__(self, clip: SyntheticClip) -> None:
-        self._clip = clip
-
-    @property
-    def name(self) -> str:
-        return f"generated-{self._clip.spec.seed}"
+    def __init__(self, clip: SyntheticClip, name: str) -> None:
+        self._clip, self.name = clip, name
 
     @property
     def num_frames(self) -> int | None:
@@ -40,12 +36,8 @@ class GeneratedFootage:
 class GeneratedTruth:
     """The masks of a clip; ids count from 1."""
 
-    def __init__(self, clip: SyntheticClip) -> None:
-        self._clip = clip
-
-    @property
-    def name(self) -> str:
-        return f"generated-{self._clip.spec.seed}"
+    def __init__(self, clip: SyntheticClip, name: str) -> None:
+        self._clip, self.name = clip, name
 
     @property
     def size(self) -> tuple[int, int]:

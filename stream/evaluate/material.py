@@ -65,17 +65,18 @@ def choose(found: list[Named], names: Sequence[str], *, where: str) -> list[Name
 
 
 def generated_material(count: int, *, like: ClipSpec | None = None) -> list[Material]:
-    """Clips of the first evaluation seeds; all but the seed as in `like`."""
+    """Clips of the first evaluation seeds, called generated-0 and so on; all but the seed as in `like`."""
     if not 1 <= count <= len(EVALUATION_SEEDS):
         raise MaskFileError(f"generated:{count}: expected 1 to {len(EVALUATION_SEEDS)} clips")
     look = like or ClipSpec(0)
-    return [clip_material(SyntheticClip(replace(look, seed=seed))) for seed in EVALUATION_SEEDS[:count]]
+    clips = (SyntheticClip(replace(look, seed=seed)) for seed in EVALUATION_SEEDS[:count])
+    return [clip_material(clip, name=f"generated-{place}") for place, clip in enumerate(clips)]
 
 
-def clip_material(clip: SyntheticClip) -> Material:
-    """One generated clip."""
-    truth = GeneratedTruth(clip)
-    return Material(truth.name, partial(GeneratedFootage, clip), truth)
+def clip_material(clip: SyntheticClip, *, name: str = "") -> Material:
+    """One generated clip; called after its seed unless it is given a name."""
+    known = name or f"generated-{clip.spec.seed}"
+    return Material(known, partial(GeneratedFootage, clip, known), GeneratedTruth(clip, known))
 
 
 def find_pictures(masks: MaskSequence, folder: Path | None) -> Path | None:

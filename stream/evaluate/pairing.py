@@ -14,7 +14,7 @@ from stream.evaluate.material import Material, choose, find_pictures
 from stream.evaluate.progress import Progress
 from stream.footage import open_footage
 from stream.masksets import open_masks, place_like
-from stream.quality import SequenceScore, score_sequence
+from stream.quality import Scoring, SequenceScore, score_sequence
 from stream.sequence import Footage, MaskFileError, MaskSequence
 
 
@@ -51,7 +51,7 @@ def pair(
     return [_exhibit(by_name[truth.name], truth, pictures) for truth in wanted]
 
 
-def score_all(exhibits: Sequence[Exhibit], show: Callable[[Progress], None]) -> list[SequenceScore]:
+def score_all(exhibits: Sequence[Exhibit], scoring: Scoring, show: Callable[[Progress], None]) -> list[SequenceScore]:
     """The scores of each; `show` is told of every picture. Raises `MaskFileError`."""
     num_pictures, num_before, scores = sum(len(exhibit.truth.annotated) for exhibit in exhibits), 0, []
     for exhibit in exhibits:
@@ -59,7 +59,7 @@ def score_all(exhibits: Sequence[Exhibit], show: Callable[[Progress], None]) -> 
         def tell(number: int, name: str = exhibit.name, before: int = num_before) -> None:
             show(Progress(name, before + number, num_pictures))
 
-        scores.append(score_sequence(exhibit.prediction, exhibit.truth, on_picture=tell))
+        scores.append(score_sequence(exhibit.prediction, exhibit.truth, scoring, on_picture=tell))
         num_before += len(exhibit.truth.annotated)
         show(Progress(exhibit.name, num_before, num_pictures))
     return scores

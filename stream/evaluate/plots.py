@@ -38,7 +38,7 @@ def bars_figure(bars: Sequence[Bar]) -> Figure:
 
 def bars_height(bars: Sequence[Bar]) -> float:
     """Inches."""
-    return 2.8 if len(bars) <= 40 else 4.2
+    return 2.8 + (0.055 * max(len(bar.name) for bar in bars) if _is_crowded(bars) else 0)
 
 
 def draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
@@ -49,14 +49,18 @@ def draw_bars(axes: Axes, bars: Sequence[Bar]) -> None:
     axes.bar([place - width / 2 for place in places], region, width, color=REGION, label="J, region")
     axes.bar([place + width / 2 for place in places], boundary, width, color=BOUNDARY, label="F, boundary")
     axes.set_xticks(list(places), [bar.name for bar in bars])
-    is_crowded = sum(len(bar.name) + 2 for bar in bars) > 150
-    axes.tick_params(axis="x", labelrotation=60 if is_crowded else 0, labelsize=7 if len(bars) > 40 else 9)
+    axes.tick_params(axis="x", labelrotation=40 if _is_crowded(bars) else 0, labelsize=7 if len(bars) > 40 else 9)
     for label in axes.get_xticklabels():
-        label.set_horizontalalignment("right" if is_crowded else "center")
-        label.set_rotation_mode("anchor" if is_crowded else "default")
+        label.set_horizontalalignment("right" if _is_crowded(bars) else "center")
+        label.set_rotation_mode("anchor" if _is_crowded(bars) else "default")
     axes.set_xlim(-0.6, max(len(bars), 4) - 0.4)
     _unit(axes)
     axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, fontsize=9, ncols=2, borderaxespad=0)
+
+
+def _is_crowded(bars: Sequence[Bar]) -> bool:
+    """Whether the names would run into one another."""
+    return max((len(bar.name) for bar in bars), default=0) * len(bars) > 150
 
 
 def curves_figure(curves: Sequence[Curve]) -> Figure:

@@ -5,7 +5,7 @@ Owns: the order of their steps. The tracker's thread. Never: prints, or draws.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,8 @@ from stream.evaluate.progress import Progress
 from stream.evaluate.protocol import PromptKind
 from stream.evaluate.shelf import Settings, Shelf
 from stream.evaluate.speed import hardware_of, speed_of
+from stream.quality import Scoring
+from stream.quality.pairing import SEMI_SUPERVISED
 
 Show = Callable[[Progress], None]
 
@@ -32,13 +34,24 @@ class Order:
     folder: Path | None = None
 
 
-def compare(
-    predictions: Path, truths: Path, show: Show, *, sequences: Sequence[str] = (), pictures: Path | None = None
-) -> Outcome:
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What of the masks is to be compared, and how; `pictures` is a folder of the videos."""
+
+    sequences: tuple[str, ...] = ()
+    pictures: Path | None = None
+    scoring: Scoring = SEMI_SUPERVISED
+
+
+def compare(predictions: Path, truths: Path, show: Show, *, wish: Wish) -> Outcome:
     """Masks against true masks. Raises `MaskFileError`, `FootageError`."""
-    exhibits = pair(predictions, truths, sequences=sequences, pictures=pictures)
-    scores = score_all(exhibits, show)
-    return Outcome(tuple(scores), tuple(exhibits), {"predictions": str(predictions), "truth": str(truths)})
+    exhibits = pair(predictions, truths, sequences=wish.sequences, pictures=wish.pictures)
+    scores = score_all(exhibits, wish.scoring, show)
+    facts = {"predictions": str(predictions), "truth": str(truths)}
+    if wish.scoring != SEMI_SUPERVISED:
+        ends = "without the first and the last picture" if wish.scoring.skip_ends else "all pictures"
+        facts["scored"] = f"objects by {wish.scoring.match} match, {ends}"
+    return Outcome(tuple(scores), tuple(exhibits), facts)
 
 
 def follow(choice: Choice, order: Order, show: Show) -> Outcome:

@@ -21,7 +21,8 @@ from stream.evaluate.table import headline_of, rows_of, speed_line
 from stream.quality import SequenceScore, summarise
 from stream.sequence import Bits, FootageError, Image
 
-DOTS_PER_INCH = 110
+DOTS_PER_INCH = {"png": 110, "jpg": 78}
+JPEG_QUALITY = 74
 GREY = 128
 
 
@@ -58,7 +59,9 @@ def write_report(path: Path, page: Page) -> None:
             path.write_text(html_page(page), encoding="utf-8")
             return
         file = io.BytesIO()
-        page_figure(page).savefig(file, format=path.suffix.lower()[1:], dpi=DOTS_PER_INCH)
+        kind = path.suffix.lower()[1:]
+        settings = {"quality": JPEG_QUALITY} if kind == "jpg" else {}
+        page_figure(page).savefig(file, format=kind, dpi=DOTS_PER_INCH[kind], pil_kwargs=settings)
         path.write_bytes(file.getvalue())
     except OSError as error:
         raise ReportError(f"{path}: {error.strerror}; expected a file that can be written") from error

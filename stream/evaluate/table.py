@@ -73,6 +73,9 @@ def notes_of(scores: Sequence[SequenceScore], summary: Summary) -> list[str]:
     lost = [f"{score.name}: {', '.join(map(str, score.unmatched))}" for score in scores if score.unmatched]
     if lost:
         lines.append("predicted ids that belong to no true object: " + "; ".join(lost))
+    unseen = [f"{score.name}: {', '.join(map(str, score.hidden))}" for score in scores if score.hidden]
+    if unseen:
+        lines.append("true objects that no scored picture can judge: " + "; ".join(unseen))
     return lines
 
 
