@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from killing import kill_process
-from segment_rig import CHUNK, NUM, click, contents, make_task, run_task, write_clip
+from segment_rig import CHUNK, CLIP, NUM, click, contents, make_task, run_task, shared_tracker, write_clip
 
-from stream.config import RefineOptions
+from stream.config import EnhanceOptions, RefineOptions
+from stream.footage import open_footage
 from stream.segment import SegmentError
 from stream.segment.run import Progress
+from stream.segment.snapshots import decode_snapshot, encode_snapshot
 
 HERE = Path(__file__).parent
 
@@ -95,10 +100,16 @@ def test_a_damaged_state_is_refused_in_one_line(clip: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "settings",
-    [{"memory_policy": "motion", "camera_motion": True}, {"refine": RefineOptions(8, 8, 0.8, "guided", True)}],
-    ids=["motion", "refined"],
+    [
+        {"memory_policy": "motion", "camera_motion": True},
+        {"refine": RefineOptions(8, 8, 0.8, "guided", True)},
+        {"enhance": EnhanceOptions(denoise=1.0, low_light=1.0)},
+    ],
+    ids=["motion", "refined", "enhanced"],
 )
-def test_motion_and_smoothed_masks_go_on_as_they_were(clip: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+def test_whatever_is_done_to_masks_and_pictures_goes_on_as_it_was(
+    clip: Path, tmp_path: Path, settings: dict[str, object]
+) -> None:
     plain = make_task(clip, tmp_path / "plain", formats=("rle",))
     tasks = [make_task(clip, tmp_path / name, formats=("rle",), **settings) for name in ("one", "other")]
     for task in (plain, tasks[0]):
@@ -107,3 +118,33 @@ def test_motion_and_smoothed_masks_go_on_as_they_were(clip: Path, tmp_path: Path
         run_task(tasks[1], stop_at(CHUNK + 1))
     run_task(tasks[1])
     assert contents(tmp_path / "other") == contents(tmp_path / "one") != contents(tmp_path / "plain")
+
+
+def test_all_that_the_tracker_knows_comes_back_from_bytes(clip: Path) -> None:
+    tracker = shared_tracker()
+    tracker.reset()
+    tracker.set_camera_policy("", "motion", camera_motion=True)
+    tracker.refine_masks(RefineOptions(smooth=0.5))
+    for picture in itertools.islice(open_footage(clip).pictures(), 9):
+        if not picture.index:
+            tracker.add(1, points=click(1).points)
+        tracker.step(picture.image_hwc, time_ns=picture.time_ns)
+    tracker.add(1, mask=CLIP.masks(3)[0])
+    snapshot = tracker.snapshot(1)
+    again = decode_snapshot(encode_snapshot(snapshot))
+    assert plain(again) == plain(snapshot)
+    known = [
+        name for name in ("memory", "added", "motion", "finish", "view", "seen") if getattr(snapshot, name) is None
+    ]
+    assert not known, f"the test has nothing of {known} to lose"
+
+
+def plain(value: object) -> object:
+    """Something that can be compared: arrays and tensors as their bytes."""
+    if isinstance(value, torch.Tensor):
+        return str(value.dtype), tuple(value.shape), value.float().numpy().tobytes()
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if is_dataclass(value):
+        return [type(value).__name__, *(plain(getattr(value, field.name)) for field in fields(value))]
+    return [plain(item) for item in value] if isinstance(value, tuple | list) else value

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 
+from stream.enhance import Enhancer
 from stream.footage import PictureFolder, VideoFile, open_footage
 from stream.prompt import PromptError
 from stream.segment.keeping import Keeper, KeptObject, State, Summary
@@ -49,6 +50,7 @@ class ClipRun:
         self, task: Task, open_tracker: Callable[[], Tracker], tell: Callable[[Progress], None] | None = None
     ) -> None:
         self._task, self._open_tracker, self._tell = task, open_tracker, tell
+        self._enhance = Enhancer(task.settings.enhance).apply
         self._num_seen = 0  # pictures of the video, as far as it was read
         self._num_done = 0
         self._first_index: int | None = None
@@ -134,7 +136,7 @@ class ClipRun:
         try:
             for given in plan.prompts.get(picture.index, ()):
                 self._prompt(given, size)
-            return self._tracker.launch({name: picture.image_hwc}, {name: picture.time_ns})[name]
+            return self._tracker.launch({name: self._enhance(picture.image_hwc)}, {name: picture.time_ns})[name]
         except PromptError as error:
             raise SegmentError(f"{self._task.source}, picture {picture.index}: {error}") from error
 
