@@ -19,14 +19,14 @@ from engines.synthetic.shape import NUM_VERTICES, TEXTURE_SIZE, Swing, Thing, dr
 from engines.synthetic.texture import Image, colour, paint, palette, structure
 
 KINDS = {
-    "shape": 0.12,
-    "jointed": 0.1,
-    "rod": 0.06,
-    "soft": 0.1,
+    "shape": 0.08,
+    "jointed": 0.08,
+    "rod": 0.04,
+    "soft": 0.08,
     "person": 0.15,
     "many-coloured": 0.2,
     "ball": 0.07,
-    "cutout": 0.2,
+    "cutout": 0.3,
 }
 _THETA = np.linspace(0, 2 * math.pi, NUM_VERTICES, endpoint=False)
 
