@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -102,31 +102,34 @@ def segment(
     low_light: LowLight = None,
 ) -> None:
     """Follow objects through recorded videos of any length; every picture, resumed where it was killed."""
-    given = {key: value for key, value in context.params.items() if key not in _OURS}
+    config = _config(context.params)
+    _run(_tasks(config, _settings(config, context.params), inputs, out=out, prompts=prompts), config, jobs)
+
+
+def _config(params: Mapping[str, Any]) -> Config:
+    """Model, prompts and treatment, checked as those of `run` are."""
+    given = {key: value for key, value in params.items() if key not in _OURS}
     flags = PromptFlags(*(given.pop(key) or () for key in _MARKS))
+    if flags and params["prompts"] is not None:
+        beside = f"--prompts {params['prompts']} beside --point, --box, --mask or --label"
+        raise CommandFailed(f"{beside}, expected one or the other", 2)
     options = {key: None if value is False or value in ([], ()) else value for key, value in given.items()}
-    config = config_from_flags("push://segment", flags, options=options)
-    if flags and prompts is not None:
-        raise CommandFailed(
-            f"--prompts {prompts} beside --point, --box, --mask or --label, expected one or the other", 2
-        )
-    settings = _settings(config, formats or ["davis"], every=every, start=start, end=end, overwrite=overwrite)
-    _run(_tasks(config, settings, inputs, out=out, prompts=prompts), config, jobs)
+    return config_from_flags("push://segment", flags, options=options)
 
 
-def _settings(
-    config: Config, formats: Sequence[str], *, every: int, start: str, end: str | None, overwrite: bool
-) -> Settings:
+def _settings(config: Config, params: Mapping[str, Any]) -> Settings:
     from stream.segment import FORMATS, Settings
 
+    formats: Sequence[str] = params["formats"] or ["davis"]
     names = tuple(dict.fromkeys(name.strip() for text in formats for name in text.split(",") if name.strip()))
     for name in [name for name in names if name not in FORMATS] or ([] if names else [""]):
         raise CommandFailed(f"--format '{name}', expected {', '.join(FORMATS)}", 2)
-    camera = config.cameras[0]
+    camera, end = config.cameras[0], params["end"]
     return Settings(
-        formats=names, every=every, start=_moment("--start", start), end=None if end is None else _moment("--end", end),
+        formats=names, every=params["every"], start=_moment("--start", params["start"]),
+        end=None if end is None else _moment("--end", end), overwrite=params["overwrite"],
         memory_policy=camera.memory_policy, camera_motion=camera.camera_motion, refine=camera.refine,
-        enhance=camera.enhance, overwrite=overwrite,
+        enhance=camera.enhance,
         program=" ".join(map(str, (config.model, config.checkpoint, config.device, config.dtype, config.backend))),
     )  # fmt: skip
 
