@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from engines.synthetic import joined
+from engines.synthetic import cutout, joined
 from engines.synthetic.bank import Entry, read_index, read_texture, write_index
-from engines.synthetic.cutout import Moment, Region, best_cuts, cut, even_regions, fill, moving_regions, with_alpha
+from engines.synthetic.cutout import Moment, Region, best_cuts, cut, even_regions, moving_regions, with_alpha
 from engines.synthetic.joined import join
 
 HEIGHT, WIDTH = 180, 320
@@ -71,17 +71,27 @@ def test_no_colour_of_the_background_is_in_a_cut_out() -> None:
 
 @pytest.fixture(scope="module")
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("bank")
+    """Made by the command, of two videos of one scene."""
+    videos, folder, size = tmp_path_factory.mktemp("videos"), tmp_path_factory.mktemp("bank"), (2 * WIDTH, 2 * HEIGHT)
     for name in ("disk", "again"):
-        video = cv2.VideoWriter(
-            str(folder / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, (2 * WIDTH, 2 * HEIGHT)
-        )
+        video = cv2.VideoWriter(str(videos / f"{name}.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 10, size)
         for number in range(8):
-            video.write(cv2.resize(scene(3 * number)[0], (2 * WIDTH, 2 * HEIGHT)))
+            video.write(cv2.resize(scene(3 * number)[0], size))
         video.release()
-    entries = [entry for name in ("disk", "again") for entry in fill(folder / f"{name}.avi", folder, 1)]
-    write_index(folder, entries)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["cutout.py", str(videos), str(folder), "--frames", "1"])
+        cutout.main()
     return folder
+
+
+def test_a_folder_without_videos_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["cutout.py", str(tmp_path), str(tmp_path / "bank")])
+    with pytest.raises(SystemExit):
+        cutout.main()
+    assert f"{tmp_path} has no video" in capsys.readouterr().err
+    assert not (tmp_path / "bank").exists()
 
 
 def test_a_bank_is_read_as_it_was_written(bank: Path) -> None:
