@@ -291,4 +291,4 @@ def test_a_long_video_needs_no_more_memory_than_a_short_one(tmp_path: Path) -> N
         return found
 
     peak(8)
-    assert peak(40) < peak(16) + 150_000, "a picture has 32256 bytes"
+    assert peak(32) < peak(12) + 150_000, "a picture has 32256 bytes"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from segment_rig import CLIP, NUM, click, write_clip
+from segment_rig import CLIP, NUM, click, shared_tracker, write_clip
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -68,14 +68,17 @@ def test_each_mistake_gets_one_line_and_no_model_is_loaded_for_it(
         assert error.startswith("sam2-stream: ") and words in error and error.count("\n") == 1, error
 
 
-def test_one_bad_video_of_many_is_named_and_the_others_are_done(call: Call, clip: Path, tmp_path: Path) -> None:
+def test_one_bad_video_of_many_is_named_and_the_others_are_done(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.cli.segment._open_tracker", lambda *_: shared_tracker())
     folder = tmp_path / "clips"
     folder.mkdir()
     write_clip(folder / "good.mp4", 4)
     (folder / "bad.mp4").write_bytes(b"nothing")
     height, width = CLIP.spec.height, CLIP.spec.width
     box = f"0,0,{width // 2},{height // 2}"
-    command = ("segment", str(folder), "-o", str(tmp_path), "--box", box, "--backend", "eager")
+    command = ("segment", str(folder), "-o", str(tmp_path), "--box", box)
     code, out, error = call(*command)
     assert code == 1 and "good: 4 pictures" in out
     assert "bad.mp4: this is not a video" in error and "1 of 2 videos failed" in error

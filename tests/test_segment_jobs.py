@@ -44,7 +44,7 @@ def test_jobs_leave_the_bytes_that_one_after_another_leave_and_name_the_bad_one(
     [pytest.param(refuse, "no such model", marks=pytest.mark.slow), (die, "the same command goes on")],
 )
 def test_a_process_that_cannot_work_is_told_for_each_of_its_videos(tmp_path: Path, opening: object, words: str) -> None:
-    tasks = [make_task(tmp_path / f"{name}.mp4", tmp_path) for name in ("one", "two")]
+    tasks = [make_task(write_clip(tmp_path / f"{name}.mp4", 2), tmp_path) for name in ("one", "two")]
     outcomes = segment_clips(tasks, opening, jobs=2, tell=lambda _: None)  # type: ignore[arg-type]
     assert [(outcome.name, outcome.summary) for outcome in outcomes] == [("one", None), ("two", None)]
     assert all(words in outcome.error for outcome in outcomes)
