@@ -1,8 +1,11 @@
 """`GuidedEdges`: an object's edge is drawn to the picture's while its small logits are enlarged, on a CPU.
 
 Owns: a guided filter (He, Sun, Tang: Guided Image Filtering, 2013) in colour, at a few pixels for each low-resolution
-pixel ("fast guided filter", 2015), twice: within a distance of two low-resolution pixels, then of one. Lives as long as
-one picture; the worker's thread. Never: changes what lies farther from the edge than that.
+pixel ("fast guided filter", 2015), twice: within a distance of two low-resolution pixels, then of one. Where the
+colours around do not tell the object from the rest, its logits stay as they are. Lives as long as one picture; the
+worker's thread. Never: changes what lies farther from the edge than that.
+
+It is meant for coarse masks. One of 256 pixels that is right already is drawn a little worse (`benchmarks/edges.py`).
 """
 
 from __future__ import annotations
@@ -25,6 +28,8 @@ PIXELS_A_CELL = 2  # at which the filter works, for each low-resolution pixel
 REACH = (2.0, 1.0)  # of the two passes, in low-resolution pixels
 SMOOTHNESS = 1e-4  # variance of colours, from 0 to 1, that counts as flat
 FIRM = 1.0  # logits at which a pixel is sure
+FLAT = 1e-3  # variance of what is sure, -1 to 1, far from every edge
+TRUST = 0.2, 0.5  # share of the edge that the colours explain: below the first none is drawn, from the second on whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +63,13 @@ def guided(picture_hwc: Image, logits_hw: Floats, cell: float) -> Floats:
     colours = cv2.resize(picture_hwc, size, interpolation=cv2.INTER_AREA).astype(np.float32)
     colours *= np.float32(1 / 255)
     wide, near = (max(1, round(reach * cell * scale)) for reach in REACH)
-    sure = np.tanh(cv2.resize(logits_hw, size, interpolation=cv2.INTER_LINEAR) / FIRM)
-    sure = np.tanh(_apply(_filter_weights(colours, sure, wide), colours) * (2 / FIRM))
-    weights = _filter_weights(colours, sure, near)
+    plain = np.tanh(cv2.resize(logits_hw, size, interpolation=cv2.INTER_LINEAR) / FIRM)
+    weights, trust = _filter_weights(colours, plain, wide)
+    sure = trust * np.tanh(_apply(weights, colours) * (2 / FIRM)) + (1 - trust) * plain
+    weights, trust_near = _filter_weights(colours, sure, near)
+    trust = np.minimum(trust, trust_near)
+    weights *= trust[..., None]
+    weights[..., 3] += (1 - trust) * plain
     fine = picture_hwc.astype(np.float32)
     fine *= np.float32(1 / 255)
     return _apply(cv2.resize(weights, (width, height), interpolation=cv2.INTER_LINEAR), fine)
@@ -72,9 +81,9 @@ def _apply(weights_hw4: Planes, colours_hw3: Planes) -> Floats:
     return found
 
 
-def _filter_weights(colours_hw3: Planes, sure_hw: Planes, reach: int) -> Planes:
+def _filter_weights(colours_hw3: Planes, sure_hw: Planes, reach: int) -> tuple[Planes, Planes]:
     """Of B, G, R and one constant (h, w, 4): the linear function of the colours that is nearest to `sure_hw` around
-    each pixel.
+    each pixel; and how far it is to be trusted, 0 to 1.
     """
     kernel = (2 * reach + 1, 2 * reach + 1)
     b, g, r = _split(colours_hw3)
@@ -86,7 +95,7 @@ def _filter_weights(colours_hw3: Planes, sure_hw: Planes, reach: int) -> Planes:
     mb, mg, mr, mp = mean(b, g, r, sure_hw)
     bb, gg, rr, pb = mean(b * b, g * g, r * r, sure_hw * b)
     bg, br, gr, pg = mean(b * g, b * r, g * r, sure_hw * g)
-    (pr,) = mean(sure_hw * r)
+    pr, pp = mean(sure_hw * r, sure_hw * sure_hw)
     bb, gg, rr = bb - mb * mb + SMOOTHNESS, gg - mg * mg + SMOOTHNESS, rr - mr * mr + SMOOTHNESS
     bg, br, gr = bg - mb * mg, br - mb * mr, gr - mg * mr
     pb, pg, pr = pb - mp * mb, pg - mp * mg, pr - mp * mr
@@ -95,7 +104,9 @@ def _filter_weights(colours_hw3: Planes, sure_hw: Planes, reach: int) -> Planes:
     share = 1 / (bb * ibb + bg * ibg + br * ibr)
     ab, ag = (ibb * pb + ibg * pg + ibr * pr) * share, (ibg * pb + igg * pg + igr * pr) * share
     ar = (ibr * pb + igr * pg + irr * pr) * share
-    return np.asarray(cv2.merge(mean(ab, ag, ar, mp - ab * mb - ag * mg - ar * mr)))
+    (explained,) = mean((ab * pb + ag * pg + ar * pr) / (pp - mp * mp + FLAT))
+    weights = np.asarray(cv2.merge(mean(ab, ag, ar, mp - ab * mb - ag * mg - ar * mr)))
+    return weights, np.clip((explained - TRUST[0]) / (TRUST[1] - TRUST[0]), 0, 1)
 
 
 def _split(planes_hwc: Any) -> list[Planes]:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stream.refine.guided import FIRM, PIXELS_A_CELL, REACH, SMOOTHNESS
+from stream.refine.guided import FIRM, FLAT, PIXELS_A_CELL, REACH, SMOOTHNESS, TRUST
 
 
 def drawn_on_device(logits_nhw: Tensor, colours_3hw: Tensor, wanted: Sequence[bool]) -> Tensor:
@@ -27,10 +27,13 @@ def _guided(logits_nhw: Tensor, colours_3hw: Tensor, cell: float) -> Tensor:
     scale = min(1.0, PIXELS_A_CELL / cell)
     size = round(logits_nhw.shape[-1] * scale)
     small = F.interpolate(colours_3hw[None], size=(size, size), mode="area")[0]
-    sure = torch.tanh(F.interpolate(logits_nhw[:, None], size=(size, size), mode="bilinear")[:, 0] / FIRM)
+    plain = torch.tanh(F.interpolate(logits_nhw[:, None], size=(size, size), mode="bilinear")[:, 0] / FIRM)
     wide, near = (max(1, round(reach * cell * scale)) for reach in REACH)
-    sure = torch.tanh(_apply(_filter_weights(small, sure, wide), small) * (2 / FIRM))
-    weights = _filter_weights(small, sure, near)
+    weights, trust = _filter_weights(small, plain, wide)
+    sure = trust * torch.tanh(_apply(weights, small) * (2 / FIRM)) + (1 - trust) * plain
+    weights, trust_near = _filter_weights(small, sure, near)
+    trust = torch.minimum(trust, trust_near)[:, None]
+    weights = weights * trust + (1 - trust) * F.pad(plain[:, None], (0, 0, 0, 0, 3, 0))
     large = F.interpolate(weights, size=logits_nhw.shape[-2:], mode="bilinear", align_corners=False)
     return _apply(large, colours_3hw)
 
@@ -39,8 +42,8 @@ def _apply(weights_n4hw: Tensor, colours_3hw: Tensor) -> Tensor:
     return (weights_n4hw[:, :3] * colours_3hw).sum(1) + weights_n4hw[:, 3]
 
 
-def _filter_weights(colours_3hw: Tensor, sure_nhw: Tensor, reach: int) -> Tensor:
-    """Of R, G, B and one constant (n, 4, h, w)."""
+def _filter_weights(colours_3hw: Tensor, sure_nhw: Tensor, reach: int) -> tuple[Tensor, Tensor]:
+    """Of R, G, B and one constant (n, 4, h, w), and how far they are to be trusted (n, h, w)."""
 
     def mean(planes: Tensor) -> Tensor:
         padded = F.pad(planes, (reach,) * 4, mode="reflect")
@@ -54,7 +57,10 @@ def _filter_weights(colours_3hw: Tensor, sure_nhw: Tensor, reach: int) -> Tensor
     together = mean(sure_nhw[:, None] * colours_3hw) - mean_nhw[:, None] * means_3hw
     slopes = _solved(variances, others, together)
     constant = mean_nhw - (slopes * means_3hw).sum(1)
-    return mean(torch.cat([slopes, constant[:, None]], dim=1))
+    spread = mean(sure_nhw[:, None] ** 2)[:, 0] - mean_nhw**2
+    explained = (slopes * together).sum(1) / (spread + FLAT)
+    found = mean(torch.cat([slopes, constant[:, None], explained[:, None]], dim=1))
+    return found[:, :4], ((found[:, 4] - TRUST[0]) / (TRUST[1] - TRUST[0])).clamp(0, 1)
 
 
 def _solved(variances_3hw: Tensor, others_3hw: Tensor, together_n3hw: Tensor) -> Tensor:
