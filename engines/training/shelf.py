@@ -24,15 +24,18 @@ class Shelf:
     def __init__(self, bank: Path, *, leave_out: tuple[str, ...] = ()) -> None:
         self._bank = bank
         self.entries = read_index(bank, leave_out=leave_out)
-        self._cutouts = [entry for entry in self.entries if entry.kind != "picture" and entry.quality >= MIN_QUALITY]
         self._pictures = [entry for entry in self.entries if entry.kind == "picture"]
-        if not self._cutouts or not self._pictures:
-            raise ValueError(f"{bank} has {len(self._cutouts)} cut-outs and {len(self._pictures)} pictures; needs both")
+        cutouts = [entry for entry in self.entries if entry.kind != "picture" and entry.quality >= MIN_QUALITY]
+        if not cutouts or not self._pictures:
+            raise ValueError(f"{bank} has {len(cutouts)} cut-outs and {len(self._pictures)} pictures; needs both")
+        kinds = sorted({entry.kind for entry in cutouts})
+        self._cutouts = [[entry for entry in cutouts if entry.kind == kind] for kind in kinds]
         self._read: dict[str, Image] = {}
 
     def draw(self, rng: np.random.Generator) -> tuple[Image, ...]:
-        """Some cut-outs (BGRA) and pictures (BGR) for one scene."""
-        chosen = [self._cutouts[int(i)] for i in rng.integers(len(self._cutouts), size=NUM_CUTOUTS)]
+        """Some cut-outs (BGRA), of every kind as many, and pictures (BGR) for one scene."""
+        kinds = [self._cutouts[int(i)] for i in rng.integers(len(self._cutouts), size=NUM_CUTOUTS)]
+        chosen = [kind[int(rng.integers(len(kind)))] for kind in kinds]
         chosen += [self._pictures[int(i)] for i in rng.integers(len(self._pictures), size=NUM_PICTURES)]
         return tuple(self._texture(entry) for entry in chosen)
 
