@@ -179,6 +179,12 @@ def test_a_held_out_clip_is_not_judged_for_longer_than_asked(tmp_path: Path) -> 
     assert len(list(short.open_footage().pictures())) == 4
 
 
+def test_two_held_out_clips_of_one_name_are_refused(tmp_path: Path) -> None:
+    clips = find_clips([str(write_davis(tmp_path, range(1), 3))])
+    with pytest.raises(FinetuneError, match="two held-out clips are named stripes-0; expected different names"):
+        divide(clips, clips * 2, default_settings("nano"))
+
+
 class Gone:
     """A video that must not be opened."""
 

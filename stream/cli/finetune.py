@@ -192,10 +192,9 @@ def _estimate_lines(found: Estimate, settings: Settings, device: str) -> Iterabl
         f"memory         {_size(found.bytes_weights)} weights, gradients, AdamW and average, "
         f"{_size(found.bytes_activations)} kept for the backward pass"
     )
-    if found.bytes_peak is not None:
-        yield f"               at most {_size(found.bytes_peak)} at once on {device}"
-    tracking = f"{found.seconds_picture * 1e3:.0f} ms a judged picture"
-    yield f"step           {found.seconds_step:.2f} s on {device}; {tracking}"
+    yield f"               at most {_size(found.bytes_peak)} at once on {device}"
+    judging = f"; {found.seconds_picture * 1e3:.0f} ms a judged picture" if found.seconds_picture else ""
+    yield f"step           {found.seconds_step:.2f} s on {device}{judging}"
     yield f"in all         about {_span(found.seconds_all)} for {settings.steps} steps and validations, once decoded"
     yield f"disk           about {_size(found.bytes_album)} of pictures while it runs"
 

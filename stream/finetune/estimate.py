@@ -3,12 +3,13 @@
 Owns: the one step that is measured, on random pictures. Runs in the main thread. Never: reads a video or writes a file.
 
 Memory: weights, gradients, two moments of AdamW and the moving average are counted; what the forward pass keeps for the
-backward pass is measured, by its tensors. Beyond that a process needs about a gigabyte of libraries, and room for the
-largest intermediate results.
+backward pass is measured, by its tensors; and so is the most that was in use during the step.
 """
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 from dataclasses import dataclass
 
@@ -36,7 +37,7 @@ class Estimate:
     num_learning: int
     bytes_weights: int  # with gradients, the optimiser's moments and the average
     bytes_activations: int  # of one batch
-    bytes_peak: int | None  # what CUDA counted in that step
+    bytes_peak: int  # in that step: what CUDA counted; on a CPU all of the process, libraries included
     seconds_step: float
     seconds_picture: float  # of validation
     seconds_all: float
@@ -56,7 +57,7 @@ def estimate(settings: Settings, weights: dict[str, Tensor], device: torch.devic
     return Estimate(
         num_parameters=num_all, num_learning=num_learning,
         bytes_weights=FLOAT * (2 * num_all + 3 * num_learning), bytes_activations=activations,
-        bytes_peak=torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None,
+        bytes_peak=_peak(device),
         seconds_step=seconds_step, seconds_picture=seconds_picture,
         seconds_all=seconds_step * settings.steps + seconds_picture * num_judged,
         bytes_album=round(num_learned * size * size * JPEG_BYTES_PER_PIXEL),
@@ -76,6 +77,13 @@ def _try_step(trainer: Trainer, batch: VideoBatch) -> tuple[int, float]:
             f"{settings.batch} clips of {settings.frames} pictures at a time do not fit into the memory of "
             f"{trainer.device}; expected --checkpointing, fewer --frames, or --freeze-encoder"
         ) from exc
+
+
+def _peak(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
 
 
 def _noise(settings: Settings, size: int) -> VideoBatch:

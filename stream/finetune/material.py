@@ -150,6 +150,9 @@ def _halves(clip: Material, share: float) -> tuple[Material, Material]:
 
 
 def _shortened(clips: Sequence[Material], longest: int) -> tuple[Material, ...]:
+    names = [clip.name for clip in clips]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise FinetuneError(f"two held-out clips are named {twice[0]}; expected different names")
     return tuple(_short(clip, longest) for clip in clips)
 
 

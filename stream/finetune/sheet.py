@@ -133,7 +133,7 @@ def _caption(text: str) -> Image:
 
 
 def _title() -> Image:
-    text = f"held-out clips; green: truth, magenta: found; {NUM_GAINS} greatest gains, then {NUM_WORST} worst"
+    text = "held-out clips; green: truth, magenta: found; the greatest gains first, then the worst that is left"
     strip = np.full((HEADER, 3 * (WIDTH + GAP), 3), PAPER, np.uint8)
     cv2.putText(strip, text, (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, INK, 1, cv2.LINE_AA)
     return strip
