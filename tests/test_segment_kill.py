@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from killing import kill_process
-from segment_rig import CHUNK, CLIP, NUM, click, contents, make_task, run_task, shared_tracker, write_clip
+from segment_rig import CHUNK, CLIP, NUM, click, contents, make_task, pocket_tracker, run_task, write_clip
 
 from stream.config import EnhanceOptions, RefineOptions
 from stream.footage import open_footage
@@ -88,6 +88,22 @@ def test_other_prompts_or_options_are_refused_until_told_to_overwrite(clip: Path
     assert len(contents(tmp_path)) == (NUM + 1) // 2, "pictures of the earlier run are gone"
 
 
+def test_a_run_killed_at_once_is_not_taken_for_another(clip: Path, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        run_task(make_task(clip, tmp_path, formats=("davis",)), stop_at(3))
+    with pytest.raises(SegmentError, match="begun with another file, prompts or options"):
+        run_task(make_task(clip, tmp_path, formats=("davis",), every=2))
+
+
+def test_masks_that_somebody_else_made_are_not_written_over(clip: Path, tmp_path: Path) -> None:
+    truth = tmp_path / "Annotations" / "clip" / "00000.png"
+    truth.parent.mkdir(parents=True)
+    truth.write_bytes(b"drawn by hand")
+    with pytest.raises(SegmentError, match="not of this run"):
+        run_task(make_task(clip, tmp_path, formats=("davis",)))
+    assert truth.read_bytes() == b"drawn by hand" and len(contents(tmp_path)) == 1
+
+
 def test_a_damaged_state_is_refused_in_one_line(clip: Path, tmp_path: Path) -> None:
     task = make_task(clip, tmp_path, formats=("davis",))
     with pytest.raises(Stopped):
@@ -121,8 +137,7 @@ def test_whatever_is_done_to_masks_and_pictures_goes_on_as_it_was(
 
 
 def test_all_that_the_tracker_knows_comes_back_from_bytes(clip: Path) -> None:
-    tracker = shared_tracker()
-    tracker.reset()
+    tracker = pocket_tracker()
     tracker.set_camera_policy("", "motion", camera_motion=True)
     tracker.refine_masks(RefineOptions(smooth=0.5))
     for picture in itertools.islice(open_footage(clip).pictures(), 9):

@@ -4,7 +4,8 @@ Owns: the files in a task's folder `.segment/NAME`, and the fingerprint of what 
 the video. Never: goes on with results of another video, other prompts or other options.
 
 `state` holds where the run stands after a whole chunk of pictures, with all that the tracker remembers; it is replaced
-as a whole. What was written after it is written again, the same. `done` holds the summary.
+as a whole. What was written after it is written again, the same. `begun` says whose results these are from the first
+picture on, and `done` holds the summary.
 """
 
 from __future__ import annotations
@@ -66,6 +67,10 @@ class Summary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return self.num_pictures / self.seconds if self.seconds > 0 else 0.0
 
 
+class _Begun(msgspec.Struct, frozen=True):
+    fingerprint: str
+
+
 class _Done(msgspec.Struct, frozen=True):
     fingerprint: str
     summary: Summary
@@ -78,7 +83,7 @@ class Keeper:
         self._task = task
         self.fingerprint = fingerprint_of(task)
         self.folder = task.work
-        self._state, self._done = task.work / "state", task.work / "done"
+        self._begun, self._state, self._done = (task.work / name for name in ("begun", "state", "done"))
 
     def done(self) -> Summary | None:
         """The summary of a run that has ended; None where there is none. Raises `SegmentError` for another run's."""
@@ -89,6 +94,20 @@ class Keeper:
         """Where a run was killed. Raises `SegmentError` for another run's."""
         found = self._read(self._state, State)
         return None if found is None else self._same(found.fingerprint, found)
+
+    def begin(self) -> None:
+        """Say that these results are this task's, before the first of them. Raises `SegmentError` for other ones."""
+        found = self._read(self._begun, _Begun)
+        if found is not None:
+            self._same(found.fingerprint, found)
+            return
+        for path in map(self._task.path, self._task.settings.formats):
+            if path.is_file() or (path.is_dir() and any(path.iterdir())):
+                raise SegmentError(
+                    f"{path}: this is there already and not of this run, expected an empty place; another folder, or "
+                    "--overwrite to remove it"
+                )
+        self._write(self._begun, msgspec.msgpack.encode(_Begun(self.fingerprint)))
 
     def keep(self, state: State) -> None:
         self._write(self._state, msgspec.msgpack.encode(state))

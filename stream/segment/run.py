@@ -69,6 +69,7 @@ class ClipRun:
         footage = open_footage(self._task.source)
         plan = plan_of(self._task, footage)
         self._tracker, self._begun = self._prepared(), time.monotonic()
+        keeper.begin()
         if state is not None:
             self._restore(state)
         with closing(Outputs(self._task, state)) as outputs:
