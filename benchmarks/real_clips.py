@@ -4,9 +4,11 @@ The clips and their clicks are those of `../shared/clips`, the masks `benchmarks
 five pictures of each clip, also after the hard moments. The click is on picture 0; a mask is the first drawn one, and
 the other four are scored, so that it does not matter which part of a thing a click means. Where an object is absent,
 any mask scores 0 and none scores 1. An object is followed when it scores at least half at every drawn picture, a clip
-when all its objects are. The last line is one JSON object. Never: writes a picture of the clips into the repository.
+when all its objects are. With `--prompt each`, a matter of seconds, nothing is followed: every drawn picture is
+segmented by itself, from one click where the object is deepest. The last line is one JSON object. Never: writes a
+picture of the clips into the repository.
 
-    python benchmarks/real_clips.py [--checkpoint FILE] [--image-size 256] [--prompt mask] [--sheets DIR] [--save FILE]
+    python benchmarks/real_clips.py [--checkpoint FILE] [--image-size 256] [--prompt mask] [--sheets DIR]
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from benchmarks.drawn import Bits, DrawnClip, read_drawn
 from benchmarks.machine import ROOT, machine_facts
 from benchmarks.nano_quality import ZOO, load
 from engines.build import BACKENDS, EngineRequest, open_engine
+from engines.synthetic import deepest_point
 from stream.footage import open_footage
+from stream.frame import Masks
 from stream.tracker import Tracker, TrackerOptions, load_engine
 
 Image = NDArray[np.uint8]
@@ -49,7 +53,7 @@ def iou(one: Bits, other: Bits) -> float:
 
 
 def follow(tracker: Tracker, drawn: DrawnClip, video: Path, *, prompt: str) -> Found:
-    """Picture 0, or the first drawn one, and every later drawn one, with the tracker's masks."""
+    """Picture 0, or the first drawn one, and every later drawn one, with the tracker's masks where none was given."""
     start = drawn.frames[0] if prompt == "mask" else 0
     wanted, found = {start, *drawn.frames}, {}
     tracker.reset()
@@ -64,8 +68,7 @@ def follow(tracker: Tracker, drawn: DrawnClip, video: Path, *, prompt: str) -> F
             raise ValueError(f"{video} has pictures of {width}x{height}; its masks were drawn on {drawn.size}")
         masks = tracker.step(picture.image_hwc, time_ns=picture.time_ns)
         if picture.index in wanted:
-            by_id = dict(zip(masks.object_ids, masks.masks_nhw, strict=True))
-            named = {name: by_id[number] for number, name in enumerate(drawn.clicks, 1)}
+            named = {} if prompt == "mask" and picture.index == start else _named(drawn, masks)
             found[picture.index] = (picture.image_hwc.copy(), named)
         if picture.index >= max(wanted):
             break
@@ -75,11 +78,35 @@ def follow(tracker: Tracker, drawn: DrawnClip, video: Path, *, prompt: str) -> F
     return found
 
 
+def glance(tracker: Tracker, drawn: DrawnClip, video: Path) -> Found:
+    """Every drawn picture by itself, from a click on each object that is there."""
+    found: Found = {}
+    for picture in open_footage(video).pictures():
+        if picture.index not in drawn.frames:
+            continue
+        there = {name: drawn.mask(picture.index, name) for name in drawn.clicks}
+        tracker.reset()
+        for object_id, mask in enumerate(there.values(), 1):
+            if mask.any():
+                tracker.add(object_id, points=[(*deepest_point(mask), 1)])
+        masks = tracker.step(picture.image_hwc, time_ns=picture.time_ns)
+        found[picture.index] = (picture.image_hwc.copy(), _named(drawn, masks))
+    return found
+
+
+def _named(drawn: DrawnClip, masks: Masks) -> dict[str, Bits]:
+    names = list(drawn.clicks)
+    return {names[number - 1]: mask for number, mask in zip(masks.object_ids, masks.masks_nhw, strict=True)}
+
+
 def scores(drawn: DrawnClip, found: Found) -> dict[str, dict[int, float]]:
-    """IoU of every object at every drawn picture after the first one that was tracked."""
-    frames = [frame for frame in drawn.frames if frame > min(found)]
+    """IoU of every object at every drawn picture where the tracker says something of it."""
     return {
-        name: {frame: round(iou(found[frame][1][name], drawn.mask(frame, name)), 4) for frame in frames}
+        name: {
+            frame: round(iou(masks[name], drawn.mask(frame, name)), 4)
+            for frame, (_, masks) in sorted(found.items())
+            if frame in drawn.frames and name in masks
+        }
         for name in drawn.clicks
     }
 
@@ -113,7 +140,9 @@ def summary(clips: dict[str, dict[str, dict[int, float]]]) -> dict[str, Any]:
         f"{clip}/{name}": list(by_frame.values()) for clip, named in clips.items() for name, by_frame in named.items()
     }
     followed = [name for name, values in objects.items() if min(values) >= FOLLOWED]
-    per_clip = {clip: float(np.mean([list(row.values()) for row in named.values()])) for clip, named in clips.items()}
+    per_clip = {
+        clip: float(np.mean([v for row in named.values() for v in row.values()])) for clip, named in clips.items()
+    }
     return {
         "mean_iou": round(float(np.mean([value for values in objects.values() for value in values])), 4),
         "clips_followed": sum(all(f"{clip}/{name}" in followed for name in named) for clip, named in clips.items()),
@@ -147,7 +176,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path)
     parser.add_argument("--image-size", type=int)
     parser.add_argument("--backend", choices=BACKENDS, default="eager")
-    parser.add_argument("--prompt", choices=("click", "mask"), default="click")
+    parser.add_argument("--prompt", choices=("click", "mask", "each"), default="click")
     parser.add_argument("--memory-policy", choices=("sam2", "motion"), default="sam2")
     parser.add_argument("--trained-on", nargs="*", default=[], metavar="CLIP", help="clips whose textures it knows")
     parser.add_argument("--sheets", type=Path, help="a folder for contact sheets, outside the repository")
@@ -173,7 +202,9 @@ def main() -> None:
     tracker, clips, seconds, num_pictures = open_tracker(options), {}, 0.0, 0
     for drawn in options.drawn:
         start = time.monotonic()
-        found = follow(tracker, drawn, options.clips / drawn.file, prompt=options.prompt)
+        video = options.clips / drawn.file
+        is_still = options.prompt == "each"
+        found = glance(tracker, drawn, video) if is_still else follow(tracker, drawn, video, prompt=options.prompt)
         seconds, num_pictures = seconds + time.monotonic() - start, num_pictures + max(found) + 1 - min(found)
         clips[drawn.name] = scores(drawn, found)
         if options.sheets is not None:

@@ -58,10 +58,11 @@ def test_a_generated_clip_is_followed_scored_and_drawn(
 
 
 def test_a_clip_counts_only_when_all_its_objects_are_followed_to_the_end() -> None:
-    figures = real_clips.summary({"one": {"a": {4: 0.9, 8: 0.5}, "b": {4: 0.9, 8: 0.49}}, "two": {"a": {4: 1.0}}})
+    figures = real_clips.summary({"one": {"a": {4: 0.9, 8: 0.5}, "b": {8: 0.4}}, "two": {"a": {4: 1.0}}})
     assert figures["clips_followed"] == 1
     assert figures["followed"] == ["one/a", "two/a"]
-    assert (figures["keys_above_half"], figures["num_keys"]) == (4, 5)
+    assert (figures["keys_above_half"], figures["num_keys"]) == (3, 4)
+    assert figures["clip_mean_iou"] == {"one": 0.6, "two": 1.0}
 
 
 def test_a_mask_for_what_is_absent_is_wrong_and_none_is_right(drawn: tuple[DrawnClip, Path]) -> None:
@@ -81,6 +82,16 @@ def test_a_mask_starts_at_the_first_drawn_picture_which_is_not_scored(drawn: tup
     assert sorted(found) == [4, 8]
     assert list(real_clips.scores(clip, found)["shape"]) == [8]
     assert real_clips.scores(clip, found)["shape"][8] > 0.75
+
+
+def test_pictures_by_themselves_are_segmented_from_a_click_where_something_is(drawn: tuple[DrawnClip, Path]) -> None:
+    clip, video = drawn
+    gone = replace(clip, polygons={**clip.polygons, (6, "shape"): []})
+    found = real_clips.glance(Tracker.load("nano"), gone, video)
+    assert sorted(found) == [4, 6, 8]
+    figures = real_clips.scores(gone, found)["shape"]
+    assert list(figures) == [4, 8]
+    assert min(figures.values()) > 0.75
 
 
 def test_another_video_than_the_masks_were_drawn_on_is_refused(drawn: tuple[DrawnClip, Path]) -> None:
