@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from segment_rig import CLIP, NUM, click, shared_tracker, write_clip
+
+from stream.segment import Outcome, Screen, Summary
+from stream.segment.run import Progress
 
 Call = Callable[..., tuple[int, str, str]]
 
@@ -82,3 +88,23 @@ def test_one_bad_video_of_many_is_named_and_the_others_are_done(
     code, out, error = call(*command)
     assert code == 1 and "good: 4 pictures" in out
     assert "bad.mp4: this is not a video" in error and "1 of 2 videos failed" in error
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_how_far_it_is_and_how_it_ended_is_shown_on_a_terminal_and_in_a_log(
+    is_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stream.segment.screen.LINE_EVERY_S", 0.0)
+    text = io.StringIO()
+    summary = Summary(name="clip", source="clip.mp4", num_pictures=40, first_index=0, last_index=39, seconds=2.0,
+                      num_objects=2, files=("out/clip.jsonl",))  # fmt: skip
+    with Screen(Console(file=text, force_terminal=is_terminal, width=100)) as screen:
+        for num in (0, 10, 30):
+            screen.show(Progress("clip", num, 40))
+        screen.show(Progress("endless", 3, None))
+        screen.show(Outcome("clip", summary))
+        screen.show(Outcome("bad", None, "told elsewhere"))
+    shown = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "", text.getvalue())
+    assert "clip: 40 pictures, 2 objects, 20.0 a second\n" in shown and "  out/clip.jsonl\n" in shown
+    assert ("━" in shown) is is_terminal and ("30 of 40 pictures" in shown) is not is_terminal
+    assert "told elsewhere" not in shown and "done before" not in shown
