@@ -123,7 +123,8 @@ def sheet(drawn: DrawnClip, found: Found) -> Image:
             else:
                 cv2.drawMarker(canvas, tuple(map(round, drawn.clicks[name])), _TRUTH, markerSize=40, thickness=4)
         tile = cv2.resize(canvas, (TILE, round(picture.shape[0] * scale)), interpolation=cv2.INTER_AREA)
-        cv2.putText(tile, str(frame), (6, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.7, (255, 255, 255), 2, cv2.LINE_AA)
+        for colour, thickness in ((0, 0, 0), 5), ((255, 255, 255), 2):
+            cv2.putText(tile, str(frame), (6, 22), cv2.FONT_HERSHEY_SIMPLEX, 0.7, colour, thickness, cv2.LINE_AA)
         tiles.append(tile)
     tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 3)
     return np.vstack([np.hstack(tiles[start : start + 3]) for start in range(0, len(tiles), 3)])
