@@ -17,7 +17,7 @@ from stream.tracker import Tracker
 
 SETTINGS = Settings(
     model="pocket", weights="seed 0", backend="eager", device="cpu", dtype="float32", prompt="mask",
-    memory_policy="sam2", refine="off", data="three clips",
+    memory_policy="sam2", refine="off", enhance="off", data="three clips",
 )  # fmt: skip
 
 

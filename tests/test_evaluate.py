@@ -20,6 +20,8 @@ from pocket import pocket_engine
 from segment_rig import CLIP, SIZE, write_clip
 
 from engines.synthetic import EVALUATION_SEEDS, TRAINING_SEEDS, VALIDATION_SEEDS, ClipSpec, SyntheticClip
+from stream.config import EnhanceOptions
+from stream.enhance import Enhancer
 from stream.evaluate import (
     PROMPT_KINDS,
     Campaign,
@@ -163,6 +165,17 @@ def test_a_truth_of_one_mask_leaves_predictions_but_no_score(tmp_path: Path, tra
     assert campaign.records[0].score is None and len(masks_in(tmp_path)) == 4 * 2  # a picture for each object
     with pytest.raises(MaskFileError, match="without an object to score"):
         evaluate_tracker(tracker, [only])
+
+
+def test_pictures_are_enhanced_before_the_tracker_sees_them_and_only_if_asked(tracker: Tracker) -> None:
+    dark = clip_material(small_clip())
+    plain, off, lifted = (
+        [sight.found.masks for sight in pursue(tracker, dark, "mask", enhancer=enhancer)]
+        for enhancer in (None, Enhancer(EnhanceOptions()), Enhancer(EnhanceOptions(denoise=1.0, low_light=1.0)))
+    )
+    pairs = [(one[k], other[k]) for one, other in zip(plain, off, strict=True) for k in one]
+    assert len(pairs) == 16 and all(np.array_equal(*pair) for pair in pairs)
+    assert any(not np.array_equal(one[k], other[k]) for one, other in zip(plain, lifted, strict=True) for k in one)
 
 
 def test_speed_leaves_out_pictures_with_a_new_prompt(tracker: Tracker) -> None:

@@ -85,6 +85,7 @@ def test_the_tracker_is_followed_through_a_folder_with_its_speed(
         ("--data {data} --model sam9", 2, "--model = 'sam9': expected one of nano"),
         ("--data {data} --smooth 2", 2, "--smooth = 2"),
         ("{data} {data} --model nano", 2, "--model without --data: expected it where the tracker runs"),
+        ("{data} {data} --json none/f.json", 1, "there is no folder none, expected one that exists"),
         ("{data} {data} --match any", 2, "--match = 'any': expected one of auto, ids, best"),
         ("--data {data} --whole", 2, "--whole beside --data: expected it where masks are compared"),
         ("--data {data} --checkpoint none.pt", 2, "--checkpoint = 'none.pt': expected"),

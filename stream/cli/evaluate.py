@@ -17,7 +17,17 @@ import typer
 
 from stream.cli.daemon import Checkpoint, Device, Dtype, Model
 from stream.cli.failure import CommandFailed, told
-from stream.cli.treatment import CameraMotion, FillHoles, NonOverlap, Policy, RemoveSpecks, Smooth, Upsample
+from stream.cli.treatment import (
+    CameraMotion,
+    Denoise,
+    FillHoles,
+    LowLight,
+    NonOverlap,
+    Policy,
+    RemoveSpecks,
+    Smooth,
+    Upsample,
+)  # fmt: skip
 from stream.config import PromptFlags, config_from_flags
 
 if TYPE_CHECKING:
@@ -88,22 +98,27 @@ def evaluate(
     smooth: Smooth = None,
     upsample: Upsample = None,
     non_overlap: NonOverlap = False,
+    denoise: Denoise = None,
+    low_light: LowLight = None,
 ) -> None:
     """How good masks are: J, F, J&F of DAVIS, mAP of COCO, steadiness and identities, as a table, JSON and a report.
 
     Of masks that you have (PREDICTIONS GROUND_TRUTH), or of the tracker itself on a data set (--data), with its speed.
     """
+    given = {key: value for key, value in context.params.items() if key not in _OURS and value not in (None, False)}
+    wish = _wish(sequences or (), pictures, _scoring(match, whole, data))
+    with told(*_errors()), _folder(out, json, report) as folder, _progress() as show:
+        if data is None:
+            outcome = _compare(masks, given, show, wish=wish)
+        else:
+            outcome = _follow(given, _order(masks, data, prompt, names=wish.sequences, folder=folder), show)
+        _tell(outcome, json, report)
+
+
+def _wish(sequences: Sequence[str], pictures: Path | None, scoring: Scoring) -> Wish:
     from stream.evaluate import Wish
 
-    given = {key: value for key, value in context.params.items() if key not in _OURS and value not in (None, False)}
-    names, scoring = _names(sequences or ()), _scoring(match, whole, data)
-    with told(*_errors()), _folder(out, report) as folder, _progress() as show:
-        outcome = (
-            _compare(masks, given, show, wish=Wish(names, pictures, scoring))
-            if data is None
-            else _follow(given, _order(masks, data, prompt, names=names, folder=folder), show)
-        )
-        _tell(outcome, json, report)
+    return Wish(_names(sequences), pictures, scoring)
 
 
 def _compare(masks: Sequence[Path] | None, given: Mapping[str, object], show: Show, *, wish: Wish) -> Outcome:
@@ -139,6 +154,7 @@ def _follow(given: Mapping[str, object], order: Order, show: Show) -> Outcome:
     choice = Choice(
         config.model, config.checkpoint, backend=config.backend, device=config.device, dtype=config.dtype,
         memory_policy=camera.memory_policy, camera_motion=camera.camera_motion, refine=camera.refine,
+        enhance=camera.enhance,
     )  # fmt: skip
     return follow(choice, order, show)
 
@@ -189,12 +205,17 @@ def _errors() -> tuple[type[Exception], ...]:
 
 
 @contextmanager
-def _folder(out: Path | None, report: Path | None) -> Iterator[Path | None]:
-    """Where masks are kept: a report shows some, so without --out they lie in a folder that goes again."""
+def _folder(out: Path | None, json: Path | None, report: Path | None) -> Iterator[Path | None]:
+    """Where masks are kept: a report shows some, so without --out they lie in a folder that goes again.
+
+    Before the work is done: whether the other files have a place.
+    """
     from stream.evaluate import check_report
 
     if report is not None:
         check_report(report)
+    if json is not None and not json.parent.is_dir():
+        raise CommandFailed(f"{json}: there is no folder {json.parent}, expected one that exists", 1)
     if out is not None or report is None:
         yield out
         return

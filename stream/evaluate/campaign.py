@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from engines.spec import Engine
+from stream.config import EnhanceOptions
+from stream.enhance import Enhancer
 from stream.evaluate.fitting import shares_no_pixel
 from stream.evaluate.marker import Marker
 from stream.evaluate.material import Material
@@ -36,9 +38,11 @@ class Campaign:
         *,
         prompt: PromptKind = "mask",
         shelf: Shelf | None = None,
+        enhance: EnhanceOptions | None = None,
     ) -> None:
         self.records: list[Record] = []
         self._tracker, self._materials, self._prompt, self._shelf = tracker, materials, prompt, shelf
+        self._enhancer = Enhancer(enhance or EnhanceOptions())
 
     def run(self) -> Iterator[Progress]:
         """Evaluate what is not done yet; one value a picture. Raises `FootageError`, `MaskFileError`, `ShelfError`."""
@@ -55,7 +59,7 @@ class Campaign:
 
     def _evaluate(self, material: Material) -> Iterator[int]:
         marker, pace, writer = Marker(material.truth), Pace(), self._writer(material)
-        for place, sight in enumerate(pursue(self._tracker, material, self._prompt), start=1):
+        for place, sight in enumerate(pursue(self._tracker, material, self._prompt, enhancer=self._enhancer), start=1):
             pace = pace.and_sight(sight)
             marker.put(sight)
             if writer is not None:

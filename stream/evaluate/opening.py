@@ -15,7 +15,7 @@ from pathlib import Path
 
 from engines.spec import BackendMissing
 from engines.weights import checkpoint_name
-from stream.config import RefineOptions
+from stream.config import EnhanceOptions, RefineOptions
 from stream.device import limit_cpu_threads
 from stream.evaluate.protocol import PromptKind
 from stream.evaluate.shelf import Settings
@@ -39,6 +39,7 @@ class Choice:
     memory_policy: PolicyName = "sam2"
     camera_motion: bool = False
     refine: RefineOptions = field(default_factory=RefineOptions)
+    enhance: EnhanceOptions = field(default_factory=EnhanceOptions)
 
     def open(self) -> Tracker:
         """Raises `WeightsError`, `BackendMissing`, `OptionError`: one line each."""
@@ -61,7 +62,8 @@ class Choice:
             dtype=str(engine.dtype).removeprefix("torch."),
             prompt=prompt,
             memory_policy=self.memory_policy + (" with camera motion" if self.camera_motion else ""),
-            refine=_refinement(self.refine),
+            refine=_changed(self.refine),
+            enhance=_changed(self.enhance),
             data=data,
         )
 
@@ -74,8 +76,8 @@ class Choice:
         return tracker
 
 
-def _refinement(options: RefineOptions) -> str:
+def _changed(options: RefineOptions | EnhanceOptions) -> str:
     """What is not as by default."""
-    usual = dataclasses.asdict(RefineOptions())
+    usual = dataclasses.asdict(type(options)())
     changed = {name: value for name, value in dataclasses.asdict(options).items() if value != usual[name]}
     return ", ".join(f"{name} {value}" for name, value in changed.items()) or "off"

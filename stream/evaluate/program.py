@@ -65,7 +65,7 @@ def follow(choice: Choice, order: Order, show: Show) -> Outcome:
     shelf = None if order.folder is None else Shelf(order.folder)
     if shelf is not None:
         shelf.open(settings)
-    campaign = Campaign(tracker, materials, prompt=order.prompt, shelf=shelf)
+    campaign = Campaign(tracker, materials, prompt=order.prompt, shelf=shelf, enhance=choice.enhance)
     for progress in campaign.run():
         show(progress)
     scores = tuple(scores_of(campaign.records))
@@ -78,8 +78,9 @@ def follow(choice: Choice, order: Order, show: Show) -> Outcome:
 def _facts(settings: Settings) -> dict[str, str]:
     return {
         "data": settings.data,
-        "prompt": f"{settings.prompt} on the first picture",
+        "prompt": f"{settings.prompt}, where an object first appears",
         "memory": settings.memory_policy,
         "refinement": settings.refine,
+        "pictures": "as they are" if settings.enhance == "off" else settings.enhance,
         "backend": f"{settings.backend}, {settings.dtype} on {settings.device}",
     }

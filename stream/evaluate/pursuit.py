@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from stream.enhance import Enhancer
 from stream.evaluate.fitting import disjoint, resized, shares_no_pixel
 from stream.evaluate.material import Material
 from stream.evaluate.protocol import Prompter, PromptKind
@@ -27,11 +28,13 @@ class Sight:
     picture: Picture
     truth: LabelledFrame | None  # None for a picture that is not annotated
     found: LabelledFrame
-    seconds: float  # from the decoded picture to the masks; 0 before the first prompt
+    seconds: float  # from the decoded picture to the masks, enhancement included; 0 before the first prompt
     is_start: bool  # an object was prompted here: other programs ran than on the pictures that follow
 
 
-def pursue(tracker: Tracker, material: Material, kind: PromptKind) -> Iterator[Sight]:
+def pursue(
+    tracker: Tracker, material: Material, kind: PromptKind, *, enhancer: Enhancer | None = None
+) -> Iterator[Sight]:
     """Every picture of the sequence, in order. The tracker forgets what it knew before.
 
     Raises `FootageError` and `MaskFileError` for a file that cannot be read.
@@ -47,7 +50,8 @@ def pursue(tracker: Tracker, material: Material, kind: PromptKind) -> Iterator[S
             yield Sight(picture, truth, LabelledFrame(picture.index, {}), 0.0, is_start=False)
             continue
         start = time.perf_counter()
-        masks = tracker.step(picture.image_hwc, time_ns=picture.time_ns)
+        image_hwc = picture.image_hwc if enhancer is None else enhancer.apply(picture.image_hwc)
+        masks = tracker.step(image_hwc, time_ns=picture.time_ns)
         seconds = time.perf_counter() - start
         yield Sight(picture, truth, fit(tracker, labelled(masks, picture.index)), seconds, is_start=is_start)
 

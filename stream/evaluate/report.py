@@ -22,7 +22,7 @@ from stream.quality import SequenceScore, summarise
 from stream.sequence import Bits, FootageError, Image
 
 DOTS_PER_INCH = {"png": 110, "jpg": 78}
-JPEG_QUALITY = 74
+JPEG_QUALITY = 71
 GREY = 128
 
 

@@ -39,6 +39,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str
     memory_policy: str
     refine: str
+    enhance: str
     data: str
 
 
