@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import cv2
 import numpy as np
@@ -36,8 +37,13 @@ def test_a_dark_picture_is_lifted_by_one_factor_as_far_as_asked() -> None:
 
 def test_a_picture_with_bright_parts_is_left_alone() -> None:
     lamp = DARK.copy()
-    lamp[:40, :40] = 250
+    lamp[:40, :40] = 170
     assert lifted(lamp, 1.0) is lamp
+
+
+def test_the_brighter_a_picture_is_the_less_it_is_lifted_without_a_jump() -> None:
+    ramp = [float(lifted(np.full((16, 16, 3), level, np.uint8), 1.0).mean()) / level for level in range(8, 200)]
+    assert all(-0.02 <= a - b <= 0.08 * a for a, b in itertools.pairwise(ramp[8:])) and ramp[-1] == 1
 
 
 @pytest.mark.parametrize("level", [0, 1])

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import sam2.utils.misc
 import torch
+from lanes import LateLane
 from pocket import assert_same, clip_frames, pocket_engine
 from torch import Tensor
 
 from stream.config import RefineOptions
 from stream.frame import Masks
-from stream.readout import read_out
+from stream.prepare import Upload
+from stream.readout import Readout, read_out
 from stream.refine import Finish, Refinement
 from stream.refine.guided import MARGIN, GuidedEdges, guided
 from stream.refine.guided_device import drawn_on_device
@@ -272,6 +274,20 @@ def test_an_object_has_settings_of_its_own() -> None:
     assert np.array_equal(plain.packed_nhb[0], second.packed_nhb[0])
     assert np.array_equal(both.packed_nhb[1], second.packed_nhb[1])
     assert not np.array_equal(plain.packed_nhb[1], both.packed_nhb[1])
+
+
+def test_on_a_device_edges_are_drawn_on_the_model_s_picture_that_is_there_already() -> None:
+    """The Tracker's whole way with a late lane in place of a GPU's."""
+    tracker, lane = Tracker(pocket_engine()), LateLane()
+    device = torch.device("cpu")
+    upload, readout = Upload(tracker.image_size, device, lane=lane), Readout(device, lane=lane)
+    tracker._equipment = dataclasses.replace(tracker._equipment, upload=upload, readout=readout)
+    tracker.refine_masks(RefineOptions(upsample="guided"))
+    masks = follow(tracker, FRAMES[:3])[-1].masks_nhw
+    drawn = drawn_on_device(tracker.logits_nhw, upload.colours(0), [True, True])
+    wanted = torch.nn.functional.interpolate(drawn[:, None], masks.shape[1:], mode="bilinear", align_corners=False)
+    assert np.array_equal(masks, (wanted[:, 0] > 0).numpy()) and masks.any()
+    assert not np.array_equal(masks, bits(tracker.logits_nhw, masks.shape[1:]))
 
 
 def test_a_restored_object_is_smoothed_as_if_nothing_had_happened() -> None:
