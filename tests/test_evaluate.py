@@ -131,7 +131,7 @@ def test_a_prompt_of_each_kind_follows_from_the_true_mask(kind: PromptKind) -> N
         ((x, y, label),) = added.points
         assert y == 25 and 45 <= x <= 65 and label == 1, "the middle, farthest from the border"
     else:
-        assert added.box == (40, 20, 70, 30)
+        assert added.box == (40, 20, 71, 31), "a mask of one pixel has a box, too"
 
 
 def test_masks_share_no_pixel_and_the_higher_logit_wins() -> None:

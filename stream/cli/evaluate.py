@@ -213,6 +213,8 @@ def _folder(out: Path | None, json: Path | None, report: Path | None) -> Iterato
     from stream.evaluate import check_report
 
     if report is not None:
+        import matplotlib  # noqa: F401  is it installed?
+
         check_report(report)
     if json is not None and not json.parent.is_dir():
         raise CommandFailed(f"{json}: there is no folder {json.parent}, expected one that exists", 1)

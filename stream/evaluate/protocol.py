@@ -49,4 +49,4 @@ def add(tracker: Tracker, object_id: int, mask: Bits, *, kind: PromptKind) -> No
         tracker.add(object_id, points=[(*deepest_point(mask), 1)])
     else:
         rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        tracker.add(object_id, box=(float(columns[0]), float(rows[0]), float(columns[-1]), float(rows[-1])))
+        tracker.add(object_id, box=(float(columns[0]), float(rows[0]), float(columns[-1]) + 1, float(rows[-1]) + 1))
