@@ -66,10 +66,10 @@ class Reading:
                 return frames
         return None
 
-    def times(self, *, beyond: int | None = None) -> array[int] | None:
+    def times(self, *, beyond: int | None = None, until_ns: int | None = None) -> array[int] | None:
         """When each picture is shown, from the file's packets alone; None where they cannot tell.
 
-        With `beyond`, those up to this picture suffice.
+        With `beyond`, those up to this picture suffice; with `until_ns`, those up to this time.
         """
         times, last_key_ns = array("q"), -1
         if self._codec.name in HIDDEN_PICTURES:
@@ -82,6 +82,8 @@ class Reading:
             time_ns = self._time(packet.pts)
             if packet.is_keyframe:
                 # all that is shown before the key frame before this one has come
+                if until_ns is not None and until_ns < last_key_ns:
+                    break
                 if beyond is not None and beyond < len(times) and beyond < sum(time < last_key_ns for time in times):
                     break
                 last_key_ns = time_ns

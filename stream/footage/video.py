@@ -67,7 +67,7 @@ class VideoFile:
         if time_ns <= 0:
             return 0
         with self._open() as opened:
-            times = Reading(opened).times()
+            times = Reading(opened).times(until_ns=time_ns)
         if times is not None:
             return bisect.bisect_left(times, time_ns)
         with self._open() as opened:
