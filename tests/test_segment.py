@@ -173,8 +173,12 @@ def test_a_change_of_size_in_the_middle_gives_masks_of_each_picture_s_own_size(t
 
 def test_a_mask_of_the_first_picture_brings_all_its_objects(clip: Path, tmp_path: Path) -> None:
     masks = CLIP.masks(0)
-    write_indexed(tmp_path / "clip.png", np.where(masks[0], 3, np.where(masks[1], 7, 0)).astype(np.uint8))
-    for place in (tmp_path / "clip.png", tmp_path):
+    davis = tmp_path / "Annotations" / "clip" / "00000.png"
+    davis.parent.mkdir(parents=True)
+    for path in (tmp_path / "clip.png", davis):
+        write_indexed(path, np.where(masks[0], 3, np.where(masks[1], 7, 0)).astype(np.uint8))
+    write_indexed(davis.with_name("00001.png"), np.zeros(SIZE, np.uint8))
+    for place in (tmp_path / "clip.png", tmp_path, tmp_path / "Annotations"):
         prompts = prompts_of_clip(place, "clip")
         assert [(prompt.object_id, prompt.load(SIZE).mask_hw.sum()) for prompt in prompts] == [  # type: ignore[union-attr]
             (3, masks[0].sum()), (7, (masks[1] & ~masks[0]).sum()),
