@@ -24,6 +24,11 @@ MIN_AREA = 0.0015
 LENGTHS = (2, 4, 8, 16, 32, 60)
 LENGTH_PROBABILITY = (0.3, 0.14, 0.2, 0.18, 0.12, 0.06)
 """Short clips bring new scenes, long ones what sixty frames of own memory look like."""
+STILL_SHARE = 0.4
+"""So many steps show single pictures of twice as many scenes, at two thirds of the time: what a click means is learned
+from many scenes, and no tracking mends a wrong first mask."""
+STILL_HARD_SHARE = 0.5
+"""Of these scenes so many are hard ones, where there are hard ones at all."""
 NUM_LEARNED_FRAMES = 2
 NUM_GROUPS = 12
 """So many groups take turns, so that neighbouring steps learn from different times of different scenes."""
@@ -51,7 +56,10 @@ class Field:
         self._turn = 0
 
     def step(self) -> tuple[torch.Tensor, ClipRunner]:
-        """The loss of the next group's next frames, and who ran them."""
+        """The loss of the next group's next frames, or of single pictures, and who ran them."""
+        if self._rng.random() < STILL_SHARE:
+            with plain_attention(), torch.autocast("cpu", torch.bfloat16):
+                return self._show_stills()
         self._turn = (self._turn + 1) % len(self._groups)
         group = self._groups[self._turn]
         with plain_attention(), torch.autocast("cpu", torch.bfloat16):
@@ -64,6 +72,17 @@ class Field:
         running = self._groups[self._turn]
         assert running is not None, "a step leaves its group running"
         return loss, running.runner
+
+    def _show_stills(self) -> tuple[torch.Tensor, ClipRunner]:
+        hard_share = STILL_HARD_SHARE if self._recipe.hard_share else 0.0
+        recipe = replace(self._recipe, num_frames=1, num_clips=2 * self._recipe.num_clips, hard_share=hard_share)
+        batch = LiveClips(self._rng, recipe).take(1)
+        rows, clip_of_row = _visible_rows(batch)
+        truth = batch.masks_bnthw.flatten(0, 1)[rows]
+        kind = "click" if self._rng.random() < 0.85 else "box"
+        plan = Plan(draw_prompt(self._rng, truth[:, 0], kind), corrected_frame=0 if self._rng.random() < 0.15 else None)
+        runner = ClipRunner(self._model, batch.frames_btchw, clip_of_row)
+        return runner.run(truth, plan), runner
 
     def _begin(self) -> tuple[Group, torch.Tensor]:
         length = int(self._rng.choice(LENGTHS, p=LENGTH_PROBABILITY))
