@@ -52,6 +52,7 @@ class Orders:
         for camera in [name for name in self._rosters if name not in configs]:
             self._tracker.reset(camera)
             self._tracker.forget_pictures(camera)
+            self._tracker.refine_masks(None, camera=camera)
             del self._rosters[camera]
         for camera, config in configs.items():
             roster = self._rosters.setdefault(camera, Roster(config))
@@ -281,8 +282,7 @@ class Orders:
         return object_id in self._tracker.object_ids(camera)
 
     def _free_id(self, roster: Roster) -> int:
-        taken = {prompt.object_id for prompt in roster.config.prompts}
-        taken.update(self._tracker.object_ids(roster.config.name))
+        taken = {p.object_id for p in roster.config.prompts} | {*self._tracker.object_ids(roster.config.name)}
         return next(number for number in itertools.count(1) if number not in taken)
 
 

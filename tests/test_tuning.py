@@ -45,6 +45,15 @@ def test_the_settings_of_camera_and_prompts_hold_from_the_first_picture_on_and_c
     assert tracker._refined.of_camera("door") == CHANGED and tracker._guidance.of("door").memory_policy == "sam2"
 
 
+def test_nothing_is_kept_of_a_camera_that_is_gone() -> None:
+    tracker = Tracker(pocket_engine())
+    orders = Orders(tracker, max_objects=4)
+    orders.set_cameras({"door": CAMERA})
+    orders.follow(picture())
+    orders.set_cameras({})
+    assert not tracker._refined._cameras and not tracker.object_ids("door")
+
+
 def test_an_object_that_took_a_configured_id_keeps_its_own_settings() -> None:
     tracker = Tracker(pocket_engine())
     orders = Orders(tracker, max_objects=4)

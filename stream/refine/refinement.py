@@ -33,11 +33,15 @@ class Refinement:
         self._cameras: dict[str, RefineOptions] = {}
 
     def set(self, options: RefineOptions | None, camera: str, finish: Finish | None = None) -> None:
-        """From the next picture on, for the camera's objects without settings of their own, or for one object."""
+        """From the next picture on, for the camera's objects without settings of their own, or for one object; None
+        takes them away.
+        """
         if finish is not None:
             finish.options = options
+        elif options is None:
+            self._cameras.pop(camera, None)
         else:
-            self._cameras[camera] = options or self._default
+            self._cameras[camera] = options
 
     def of_camera(self, camera: str) -> RefineOptions:
         return self._cameras.get(camera, self._default)
