@@ -19,6 +19,7 @@ import torch
 from official import official_predictor
 from sam2.build_sam import _load_checkpoint, build_sam2_video_predictor
 from stripes import draw_clip, write_davis
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 from engines.build import EngineRequest
@@ -74,6 +75,9 @@ def test_a_few_dozen_steps_teach_nano_a_look_that_it_is_bad_at(
     assert sorted(item.name for item in out.iterdir()) == ["checkpoint.pt", "finetune.json", "sheet.png", "tensorboard"]
     assert f"{before.j_and_f:.3f} before, {after.j_and_f:.3f} after 30 steps" in capsys.readouterr().out
 
+    log = EventAccumulator(str(out / "tensorboard")).Reload()
+    assert [event.step for event in log.Scalars("loss/total")] == list(range(1, 31))
+    assert [event.value for event in log.Scalars("validation/J&F")] == [pytest.approx(after.j_and_f)]
     assert_official(out / "checkpoint.pt")
     assert_other_engines(out / "checkpoint.pt")
 
@@ -220,10 +224,6 @@ def undisturbed(stripes: Path, nano: dict[str, Tensor]) -> tuple[dict[str, Tenso
     return as_left(stripes / "undisturbed")
 
 
-def is_step(event: Progress | Verdict, num_verdicts: int) -> bool:
-    return num_verdicts == 1 and isinstance(event, Progress) and event.stage == "learning"
-
-
 def is_judged(event: Progress | Verdict, num_verdicts: int) -> bool:
     return num_verdicts == 1 and isinstance(event, Progress) and event.stage == "judging"
 
@@ -232,7 +232,7 @@ def is_step_after_a_verdict(event: Progress | Verdict, num_verdicts: int) -> boo
     return num_verdicts == 2 and isinstance(event, Progress) and event.stage == "learning"
 
 
-@pytest.mark.parametrize("moment, is_killed", [(is_step, False), (is_judged, False), (is_step_after_a_verdict, True)])
+@pytest.mark.parametrize("moment, is_killed", [(is_judged, False), (is_step_after_a_verdict, True)])
 def test_a_run_that_goes_on_ends_as_one_that_was_not_interrupted(
     stripes: Path, tmp_path: Path, nano: dict[str, Tensor], *, undisturbed: tuple[dict[str, Tensor], Report],
     moment: Callable[[Progress | Verdict, int], bool], is_killed: bool,

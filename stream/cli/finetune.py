@@ -222,6 +222,7 @@ def _follow(course: Course, *, num_workers: int, resume: bool) -> None:
             else:
                 tell.show(event)
             if stopping.is_set():
+                typer.echo("stopped; the same command with --resume goes on", err=True)
                 raise KeyboardInterrupt
 
 
