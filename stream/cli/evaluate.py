@@ -107,11 +107,12 @@ def evaluate(
     """
     given = {key: value for key, value in context.params.items() if key not in _OURS and value not in (None, False)}
     wish = _wish(sequences or (), pictures, _scoring(match, whole, data))
-    with told(*_errors()), _folder(out, json, report) as folder, _progress() as show:
-        if data is None:
-            outcome = _compare(masks, given, show, wish=wish)
-        else:
-            outcome = _follow(given, _order(masks, data, prompt, names=wish.sequences, folder=folder), show)
+    with told(*_errors()), _folder(out, json, report) as folder:
+        with _progress() as show:
+            if data is None:
+                outcome = _compare(masks, given, show, wish=wish)
+            else:
+                outcome = _follow(given, _order(masks, data, prompt, names=wish.sequences, folder=folder), show)
         _tell(outcome, json, report)
 
 
