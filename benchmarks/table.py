@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.readme.daemon_rows import ROWS
 from benchmarks.readme.official_rows import official_rows
+from benchmarks.readme.quality_rows import QUALITY_ROWS
 from benchmarks.readme.row import NOT_RECORDED, Result, Row, machine, versions
 from benchmarks.readme.unrun_rows import unrun_rows
 
@@ -26,7 +27,11 @@ README, RESULTS = ROOT / "README.md", ROOT / "benchmarks" / "results"
 BEGIN = "<!-- measurements: `python benchmarks/table.py --write` makes this part from benchmarks/results -->"
 END = "<!-- end of measurements -->"
 _BUSY = 1.25  # load for each core, from which on a result is said to be from a busy machine
-_FIRST = ("demo", "nano_quality")  # then the comparison with the official predictor, then the other results
+_FIRST = (
+    "demo",
+    "nano_quality",
+    *QUALITY_ROWS,
+)  # then the official predictor, then the others
 
 
 def load_results(folder: Path) -> list[Result]:
@@ -49,14 +54,15 @@ def table(results: Sequence[Result]) -> str:
 
 
 def _rows(results: Sequence[Result]) -> list[Row]:
-    by_name = {name: [result for result in results if result["benchmark"] == name] for name in ROWS}
+    known = {**ROWS, **QUALITY_ROWS}
+    by_name = {name: [result for result in results if result["benchmark"] == name] for name in known}
     official = [result for result in results if result["benchmark"] == "against_official"]
     rows: list[Row] = []
     for name in _FIRST:
-        rows += [row for result in by_name[name] for row in ROWS[name](result)]
+        rows += [row for result in by_name[name] for row in known[name](result)]
     rows += official_rows(official)
-    for name in [name for name in ROWS if name not in _FIRST]:
-        rows += [row for result in by_name[name] for row in ROWS[name](result)]
+    for name in [name for name in known if name not in _FIRST]:
+        rows += [row for result in by_name[name] for row in known[name](result)]
     return rows + unrun_rows(results)
 
 
