@@ -61,6 +61,8 @@ def main(out: str) -> None:
     shelf.open(SETTINGS)
     for progress in Campaign(Tracker(pocket_engine()), three_clips(), shelf=shelf).run():
         print(progress.sequence, progress.num_done, flush=True)
+        if (progress.sequence, progress.num_done) == ("generated-1", 12):  # the fourth picture of the second of three
+            sys.stdin.read()  # until somebody kills it
 
 
 if __name__ == "__main__":

@@ -64,12 +64,14 @@ def masks_in(folder: Path) -> dict[str, bytes]:
 
 def test_an_evaluation_that_was_killed_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, tracker: Tracker) -> None:
     rig = Path(__file__).with_name("evaluate_rig.py")
-    process = subprocess.Popen([sys.executable, str(rig), str(tmp_path / "killed")], stdout=subprocess.PIPE, text=True)
+    command, pipe = [sys.executable, str(rig), str(tmp_path / "killed")], subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True)
     assert process.stdout is not None
     for line in process.stdout:
-        if line.split() == ["generated-1", "12"]:  # the fourth picture of the second of three
+        if line.split() == ["generated-1", "12"]:
             break
     kill_process(process)
+    assert 8 < len(masks_in(tmp_path / "killed")) < 24, "it was in the middle of the second"
     left = sorted(path.name for path in (tmp_path / "killed" / ".evaluation").glob("generated*"))
     assert left == ["generated-0.json"], "only what is done has a record"
     first = (tmp_path / "killed" / ".evaluation" / "generated-0.json").read_bytes()
