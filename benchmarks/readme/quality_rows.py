@@ -20,8 +20,8 @@ def tracker_rows(result: Result) -> list[Row]:
         found = result[prompt]
         text = (
             f"J&F {found['j_and_f']:.3f}, J {found['j']:.3f}, F {found['f']:.3f}, "
-            f"instability {found['instability']:.3f}, {found['switches']} switches, {found['found_again']} found again; "
-            f"{figure(found['pictures_per_s'])} pictures/s in the same run"
+            f"instability {found['instability']:.3f}, {found['switches']} switches, "
+            f"{found['found_again']} found again; {figure(found['pictures_per_s'])} pictures/s in the same run"
         )
         clips = f"all objects of {result['clips']} unseen generated clips"
         what = f"{result['model']}, {clips}, DAVIS' figures, from a {prompt}"
