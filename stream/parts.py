@@ -3,9 +3,9 @@
 Owns: cutting. Pure functions of small masks; the worker's thread. Never: touches a tensor, or decides between masks.
 
 A mask that grows over a look-alike is how SAM 2 mostly loses one of two: it enters memory, and both are "the object"
-from then on. So a part that lies apart, where the object cannot be, is cut off; and of a mask that is suddenly much
-larger than its object, what lies outside the place where the object is expected. Pixels that two objects claim go to
-the one whose expected place is nearer.
+from then on. So a part that lies apart, where the object cannot be, is cut off; and of a mask that, beside a
+look-alike, is suddenly much larger than its object, what lies outside the place where the object is expected. Pixels
+that two objects claim go to the one whose expected place is nearer.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ class Cut:
     is_sure: bool = True
 
 
-def cut(mask_hw: Bits, expected: BoxFilter) -> Cut:
-    """The mask without what its object cannot be."""
+def cut(mask_hw: Bits, expected: BoxFilter, *, is_rivalled: bool) -> Cut:
+    """The mask without what its object cannot be; what grows is cut only where a look-alike is near."""
     kept_hw = _reachable(mask_hw, expected)
     place = place_of(kept_hw)
     wanted = expected.place
-    if place is None or place.width * place.height <= MAX_GROWTH * wanted.width * wanted.height:
+    if not is_rivalled or place is None or place.width * place.height <= MAX_GROWTH * wanted.width * wanted.height:
         return Cut(kept_hw)
     height, width = mask_hw.shape
     y, x = (np.arange(length)[:, None] + 0.5 for length in (height, width))

@@ -55,20 +55,26 @@ STABLE_FRAMES = 3
 MIN_IOU = 0.4  # of what enters memory
 MAX_JUMP = 0.4  # sizes of the object
 UNREST = 3.0  # ... and so many times its usual surprise
-STRAY, STRAY_SHARE = 0.04, 0.3  # ... and so many sizes and strides more with every frame that it was not seen
+STRAY, STRAY_SHARE = 0.07, 0.6  # ... and so many sizes and strides more with every frame that it was not seen
 PATIENCE = 30  # frames
 MIN_SHARE = 0.3  # of its expected area: an object with less of what it claims is hidden
 MAX_CONTESTED = 0.15  # of a mask that enters memory
 ANCHOR_IOU = 0.7
 ANCHOR_EVERY = 8  # accepted frames
-ANCHOR_RATIO = 0.7
 ANCHOR_AREA = 0.25
 NUM_AREAS = 10
 WHOLE = 0.6  # of the expected box's area; less is a part
 PARTIAL_FRAMES = 8  # after so many it is whole: it has changed
 MIN_PART = 0.3  # of the expected box's area, of what enters memory
-USUAL = 0.85  # of what is usual, in what enters memory
+RIVAL_RATIO = 0.6  # of the box around two masks: below it the other speaks for something else
+RIVAL_FRAMES = 15  # that a look-alike is thought to be near after it was seen
+MAX_RIVALLED = 40  # frames in a row: who always has a rival has none
+RIVALLED_AREA = 0.25  # by which a mask may differ from the last one that entered memory then
+MIN_LEFT = 0.3  # of a mask that was cut: less of it is no sight of the object
+BACK = 0.7  # of the usual estimate, in what ends a search
+USUAL, USUAL_BESIDE = 0.7, 0.85  # of what is usual, in what enters memory; beside a look-alike
 HABIT = 0.15  # the newest accepted frame's part in what is usual
+PARTIAL_DOUBT = 12.0  # ... and of a faint part: its middle moves as its cover does
 DOUBT = 4.0  # times the noise of a place that was cut through
 
 
@@ -85,6 +91,21 @@ class Motion:
     areas: tuple[float, ...] = ()  # of the last accepted frames, shares of the picture
     usual_iou: float = 0.0  # the model's estimates on accepted frames, the newest counting most
     usual_fill: float = 0.0  # the mask's share of its box, likewise
+    num_calm: int = 99  # frames since another mask spoke for something else
+    num_rivalled: int = 0  # frames in a row of which that was lately so
+
+    @property
+    def is_rivalled(self) -> bool:
+        """Whether a look-alike is near."""
+        return self.num_calm < RIVAL_FRAMES and self.num_rivalled < MAX_RIVALLED
+
+    def remembering(self, area: float, iou: float, fill: float) -> Motion:
+        """After a frame that is remembered."""
+        return dataclasses.replace(
+            self, num_since_anchor=self.num_since_anchor + 1, areas=(*self.areas, area)[-NUM_AREAS:],
+            usual_iou=self.usual_iou + HABIT * (iou - self.usual_iou),
+            usual_fill=self.usual_fill + HABIT * (fill - self.usual_fill),
+        )  # fmt: skip
 
     @property
     def is_stable(self) -> bool:
@@ -163,9 +184,14 @@ def _pick(proposed: Proposed, motion: Motion | None) -> _Pick | None:
     best: tuple[float, _Pick] | None = None
     for choice, mask_hw in enumerate(proposed.masks_khw if proposed.score > 0 else ()):
         is_expected = motion is not None and (motion.is_stable or motion.num_missed > 0)
-        left = cut(mask_hw, motion.filter) if motion is not None and is_expected else Cut(mask_hw)
+        left = (
+            cut(mask_hw, motion.filter, is_rivalled=motion.is_rivalled)
+            if motion is not None and is_expected
+            else Cut(mask_hw)
+        )
         place = place_of(left.mask_hw)
-        if place is None or (motion is not None and not _is_possible(motion, place)):
+        is_left = left.mask_hw.sum() >= MIN_LEFT * mask_hw.sum()
+        if place is None or not is_left or (motion is not None and not _is_possible(motion, place)):
             continue
         weight = MOTION_WEIGHT if motion is not None and motion.is_stable else 0.0
         fit = motion.filter.fit(place) if motion is not None else 0.0
@@ -208,38 +234,57 @@ def _ruling(proposed: Proposed, motion: Motion | None, pick: _Pick | None, share
         return Ruling(pick.choice, first_motion(mask_hw, iou), True, iou >= MIN_IOU)
     if place is None or (share is not None and area < MIN_SHARE * float(np.median(motion.areas or (area,)))):
         return hidden
-    part = area_of(place) / area_of(motion.filter.place)
-    is_whole = not touches_edge(mask_hw) and (part >= WHOLE or motion.num_partial >= PARTIAL_FRAMES)
-    fill = area / area_of(place)
-    is_usual = iou >= USUAL * motion.usual_iou and fill >= USUAL * motion.usual_fill
-    is_remembered = is_sure and is_usual and iou >= MIN_IOU and part >= MIN_PART
-    is_anchor = is_remembered and _is_anchor(proposed, pick, motion)
-    if motion.num_missed and motion.filter.away(place) > MAX_JUMP:
-        filter_ = motion.filter.restart(place, is_whole=is_whole)
-    else:
-        is_clear = is_sure and is_usual and is_whole
-        filter_ = motion.filter.update(
-            place, doubt=1.0 if is_clear else DOUBT, is_whole=is_whole and is_sure and is_usual
-        )
-    news = Motion(
-        filter_, motion.num_stable + 1, num_partial=0 if is_whole else motion.num_partial + 1,
-        num_since_anchor=0 if is_anchor else motion.num_since_anchor + is_remembered,
-        areas=(*motion.areas, area)[-NUM_AREAS:] if is_remembered else motion.areas,
-        usual_iou=motion.usual_iou + HABIT * (iou - motion.usual_iou) * is_remembered,
-        usual_fill=motion.usual_fill + HABIT * (fill - motion.usual_fill) * is_remembered,
+    rival = _is_rivalled(proposed, pick)
+    motion = dataclasses.replace(
+        motion, num_calm=0 if rival else motion.num_calm + 1,
+        num_rivalled=motion.num_rivalled + 1 if rival or motion.is_rivalled else 0,
     )  # fmt: skip
+    part, fill = area_of(place) / area_of(motion.filter.place), area / area_of(place)
+    usual = USUAL_BESIDE if motion.is_rivalled else USUAL
+    is_clear = is_sure and iou >= usual * motion.usual_iou and fill >= usual * motion.usual_fill
+    if motion.is_rivalled:
+        is_clear = is_clear and abs(area / motion.areas[-1] - 1) <= RIVALLED_AREA
+    is_whole = not touches_edge(mask_hw) and (part >= WHOLE or motion.num_partial >= PARTIAL_FRAMES)
+    is_remembered = is_clear and iou >= MIN_IOU and part >= MIN_PART
+    is_anchor = is_remembered and rival and _is_anchor(iou, area, motion)
+    is_back = not motion.num_missed or (
+        is_sure and iou >= BACK * motion.usual_iou
+    )  # a faint sight says little of where it is
+    news = dataclasses.replace(
+        motion.remembering(area, iou, fill) if is_remembered else motion,
+        filter=_moved_on(motion, place, is_clear=is_clear, is_whole=is_whole, is_back=is_back),
+        num_stable=motion.num_stable + 1,
+        num_missed=0, stray=0.0,
+        num_partial=0 if is_whole else motion.num_partial + 1,
+    )  # fmt: skip
+    news = dataclasses.replace(news, num_since_anchor=0) if is_anchor else news
+    if not is_remembered and not motion.is_rivalled:  # what is usual may change, if slowly
+        news = dataclasses.replace(news, usual_iou=motion.usual_iou + HABIT / 2 * (iou - motion.usual_iou))
     cut_hw = whole_hw & ~mask_hw
     return Ruling(pick.choice, news, True, is_remembered, is_anchor, cut_hw if cut_hw.any() else None)
 
 
-def _is_anchor(proposed: Proposed, pick: _Pick, motion: Motion) -> bool:
-    """Trusted, of its usual size, and another mask spoke for something else."""
-    if not motion.is_stable or motion.num_since_anchor < ANCHOR_EVERY or proposed.ious_k[pick.choice] < ANCHOR_IOU:
-        return False
-    if abs(float(pick.cut.mask_hw.mean()) / float(np.median(motion.areas)) - 1) > ANCHOR_AREA:
-        return False
+def _moved_on(motion: Motion, place: Place, *, is_clear: bool, is_whole: bool, is_back: bool) -> BoxFilter:
+    """The filter after it was seen there."""
+    if motion.num_missed and motion.filter.away(place) > MAX_JUMP:
+        return motion.filter.restart(place, is_whole=is_whole) if is_back else motion.filter.miss()
+    doubt = 1.0
+    if motion.is_rivalled or not (is_clear and is_whole):
+        doubt = DOUBT if is_clear or is_whole else PARTIAL_DOUBT
+    doubt = max(1.0, doubt * (1 - 2 * motion.filter.strides))  # who is fast must be followed
+    return motion.filter.update(place, doubt=doubt, is_whole=is_whole and is_clear)
+
+
+def _is_rivalled(proposed: Proposed, pick: _Pick) -> bool:
+    """Whether another mask speaks for something beyond this one."""
     others = [place_of(mask_hw) for choice, mask_hw in enumerate(proposed.masks_khw) if choice != pick.choice]
-    return any(_ratio(pick.place, other) < ANCHOR_RATIO for other in others if other is not None)
+    return any(_ratio(pick.place, other) < RIVAL_RATIO for other in others if other is not None)
+
+
+def _is_anchor(iou: float, area: float, motion: Motion) -> bool:
+    """Trusted, and of its usual size."""
+    is_due = motion.is_stable and motion.num_since_anchor >= ANCHOR_EVERY and iou >= ANCHOR_IOU
+    return is_due and abs(area / float(np.median(motion.areas)) - 1) <= ANCHOR_AREA
 
 
 def _ratio(own: Place, other: Place) -> float:

@@ -130,19 +130,26 @@ def test_a_part_that_lies_apart_is_cut_off_and_the_rest_is_remembered() -> None:
     assert ruling.is_remembered, "what is left is the object, whole and alone"
 
 
-def test_a_mask_that_spreads_is_cut_to_the_expected_place_and_not_remembered() -> None:
-    spread = box(15, 20) | box(25, 20) | box(33, 20)
-    ruling = ruled(proposed([spread]), followed(box(15, 20)))
+def test_a_mask_that_spreads_over_a_look_alike_is_cut_to_the_expected_place_and_not_remembered() -> None:
+    alone, spread = box(15, 20), box(15, 20) | box(25, 20)
+    [near] = rule([proposed([alone, spread, spread], (0.9, 0.5, 0.5))], [followed(alone)])
+    assert near.motion is not None and near.motion.is_rivalled
+    ruling = ruled(proposed([spread]), near.motion.predicted(None))
     assert ruling.is_seen and not ruling.is_remembered and ruling.cut_hw is not None
     left = place_of(spread & ~ruling.cut_hw)
-    assert left is not None and left.width < 0.35
+    assert left is not None and left.width < 0.3
+
+
+def test_what_grows_where_no_look_alike_is_near_is_not_cut() -> None:
+    ruling = ruled(proposed([box(20, 20, 14)]), followed(box(20, 20)))
+    assert ruling.is_seen and ruling.cut_hw is None
 
 
 def test_two_halves_of_one_object_stay_together() -> None:
     halves = box(16, 20, 10) | box(27, 20, 10)
     halves[:, 21] = False
     known = BoxFilter.start(Place(21.5 / 48, 20 / 48, 21 / 48, 10 / 48))
-    left = cut(halves, known)
+    left = cut(halves, known, is_rivalled=True)
     assert np.array_equal(left.mask_hw, halves) and left.is_sure
 
 

@@ -93,8 +93,11 @@ class BoxFilter:
         return BoxFilter(mean, covariance, self.unrest)
 
     def update(self, place: Place, *, doubt: float = 1.0, is_whole: bool = True) -> BoxFilter:
-        """After it was seen there, with `doubt` times as much noise; what is not whole says nothing of its size."""
-        noise = (doubt * MEASURE_NOISE * _scales(self.mean_42)) ** 2
+        """After it was seen there, with `doubt` times as much noise of the place; what is not whole says nothing of its
+        size.
+        """
+        noise = (MEASURE_NOISE * _scales(self.mean_42)) ** 2
+        noise[:2] *= doubt**2
         if not is_whole:
             noise[2:] = np.inf
         total = self.covariance_422[:, 0, 0] + noise
