@@ -1,8 +1,8 @@
 """`Guidance`: which memory policy holds for which camera and object, and how each camera moved.
 
-Owns: the policies that differ from the tracker's, and the last small picture of every camera whose motion is measured.
-The thread that uses the tracker writes it. Never: decides about a mask (`stream.policy` does), or keeps a camera that
-was dropped.
+Owns: the tracker's options, the policies that differ from them, and the last small picture of every camera whose
+motion is measured. The thread that uses the tracker writes it. Never: decides about a mask (`stream.policy` does), or
+keeps a camera that was dropped.
 """
 
 from __future__ import annotations
@@ -15,6 +15,19 @@ from numpy.typing import NDArray
 from stream.device import OptionError
 from stream.motion import CameraMotion, View
 from stream.policy import POLICIES, PolicyName
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerOptions:
+    """How memory is kept. Prompts beyond `max_cond_frames` evict the oldest but the first.
+
+    `memory_policy` and `camera_motion` hold for cameras and objects that have none of their own.
+    """
+
+    max_cond_frames: int = 2
+    refine_as_cond: bool = False  # official `add_all_frames_to_correct_as_cond`
+    memory_policy: PolicyName = "sam2"
+    camera_motion: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,16 @@ def area_of(place: Place) -> float:
     return place.width * place.height
 
 
+def share_of_both(own: Place, other: Place) -> float:
+    """The own box's share of the box around both."""
+    spans = 1.0
+    for middle, size, middle2, size2 in (
+        (own.x, own.width, other.x, other.width), (own.y, own.height, other.y, other.height),
+    ):  # fmt: skip
+        spans *= max(middle + size / 2, middle2 + size2 / 2) - min(middle - size / 2, middle2 - size2 / 2)
+    return own.width * own.height / spans if spans else 1.0
+
+
 def touches_edge(mask_hw: Bits) -> bool:
     """Whether a part of the object may lie outside of the picture."""
     return bool(mask_hw[0].any() or mask_hw[-1].any() or mask_hw[:, 0].any() or mask_hw[:, -1].any())

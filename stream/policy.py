@@ -1,7 +1,7 @@
 """The memory policy "motion": which of the masks that compete is the object, and whether it may enter memory.
 
-Owns: the rules, what they remember of an object (`Motion`), and the tracker's options. Values only; the worker's
-thread. Never: touches a tensor, or knows a camera.
+Owns: the rules, and what they remember of an object (`Motion`). Values only; the worker's thread. Never: touches a
+tensor, or knows a camera.
 
 After the ideas of SAMURAI (Yang et al., 2024: a Kalman filter weighs the three masks together with the predicted IoU;
 only trusted frames enter memory) and DAM4SAM (Videnovic et al., 2025: a frame on which look-alikes compete is kept as
@@ -31,24 +31,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stream.motion import BoxFilter, Place
-from stream.parts import Cut, area_of, cut, place_of, share_out, touches_edge
+from stream.parts import Cut, area_of, cut, place_of, share_of_both, share_out, touches_edge
 
 PolicyName = Literal["sam2", "motion"]
 POLICIES: tuple[PolicyName, ...] = ("sam2", "motion")
-
-
-@dataclass(frozen=True, slots=True)
-class TrackerOptions:
-    """How memory is kept. Prompts beyond `max_cond_frames` evict the oldest but the first.
-
-    `memory_policy` and `camera_motion` hold for cameras and objects that have none of their own.
-    """
-
-    max_cond_frames: int = 2
-    refine_as_cond: bool = False  # official `add_all_frames_to_correct_as_cond`
-    memory_policy: PolicyName = "sam2"
-    camera_motion: bool = False
-
 
 MOTION_WEIGHT = 0.3
 STABLE_FRAMES = 3
@@ -158,6 +144,35 @@ class _Pick:
     place: Place
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was seen of an object, against what is known of it."""
+
+    place: Place
+    area: float
+    iou: float
+    is_sure: bool  # nothing that holds together was cut through
+    is_at_edge: bool
+
+    @property
+    def fill(self) -> float:
+        return self.area / area_of(self.place)
+
+    def part(self, motion: Motion) -> float:
+        """Its box's share of the expected one."""
+        return area_of(self.place) / area_of(motion.filter.place)
+
+    def is_whole(self, motion: Motion) -> bool:
+        return not self.is_at_edge and (self.part(motion) >= WHOLE or motion.num_partial >= PARTIAL_FRAMES)
+
+    def is_clear(self, motion: Motion) -> bool:
+        """Whether it is as usual; beside a look-alike it must be more so."""
+        usual = USUAL_BESIDE if motion.is_rivalled else USUAL
+        is_usual = self.iou >= usual * motion.usual_iou and self.fill >= usual * motion.usual_fill
+        is_same = not motion.is_rivalled or abs(self.area / motion.areas[-1] - 1) <= RIVALLED_AREA
+        return self.is_sure and is_usual and is_same
+
+
 def first_motion(mask_hw: NDArray[np.bool_], iou: float) -> Motion | None:
     """Of an object that was prompted, and found to be that; None where nothing was."""
     place, area = place_of(mask_hw), float(mask_hw.mean())
@@ -174,7 +189,7 @@ def rule(proposed: Sequence[Proposed], motions: Sequence[Motion | None]) -> list
     picks = [_pick(one, motion) for one, motion in zip(proposed, motions, strict=True)]
     contested = _share(picks, motions)
     return [
-        _ruling(one, motion, pick, share)
+        _ruling(one, motion, pick, share=share)
         for one, motion, pick, share in zip(proposed, motions, picks, contested, strict=True)
     ]
 
@@ -223,75 +238,59 @@ def _share(picks: Sequence[_Pick | None], motions: Sequence[Motion | None]) -> l
     return shares
 
 
-def _ruling(proposed: Proposed, motion: Motion | None, pick: _Pick | None, share: NDArray[np.bool_] | None) -> Ruling:
+def _ruling(
+    proposed: Proposed, motion: Motion | None, pick: _Pick | None, *, share: NDArray[np.bool_] | None
+) -> Ruling:
     hidden = Ruling(int(proposed.ious_k.argmax()), None if motion is None else motion.missed())
     if pick is None:
         return hidden
     mask_hw, whole_hw = pick.cut.mask_hw if share is None else share, proposed.masks_khw[pick.choice]
     iou, area, place = float(proposed.ious_k[pick.choice]), float(mask_hw.mean()), place_of(mask_hw)
-    is_sure = pick.cut.is_sure and mask_hw.sum() >= (1 - MAX_CONTESTED) * pick.cut.mask_hw.sum()
     if motion is None:
         return Ruling(pick.choice, first_motion(mask_hw, iou), True, iou >= MIN_IOU)
     if place is None or (share is not None and area < MIN_SHARE * float(np.median(motion.areas or (area,)))):
         return hidden
+    is_sure = pick.cut.is_sure and bool(mask_hw.sum() >= (1 - MAX_CONTESTED) * pick.cut.mask_hw.sum())
+    look = _Look(place, area, iou, is_sure, touches_edge(mask_hw))
     rival = _is_rivalled(proposed, pick)
     motion = dataclasses.replace(
         motion, num_calm=0 if rival else motion.num_calm + 1,
         num_rivalled=motion.num_rivalled + 1 if rival or motion.is_rivalled else 0,
     )  # fmt: skip
-    part, fill = area_of(place) / area_of(motion.filter.place), area / area_of(place)
-    usual = USUAL_BESIDE if motion.is_rivalled else USUAL
-    is_clear = is_sure and iou >= usual * motion.usual_iou and fill >= usual * motion.usual_fill
-    if motion.is_rivalled:
-        is_clear = is_clear and abs(area / motion.areas[-1] - 1) <= RIVALLED_AREA
-    is_whole = not touches_edge(mask_hw) and (part >= WHOLE or motion.num_partial >= PARTIAL_FRAMES)
-    is_remembered = is_clear and iou >= MIN_IOU and part >= MIN_PART
+    is_remembered = look.is_clear(motion) and iou >= MIN_IOU and look.part(motion) >= MIN_PART
     is_anchor = is_remembered and rival and _is_anchor(iou, area, motion)
-    is_back = not motion.num_missed or (
-        is_sure and iou >= BACK * motion.usual_iou
-    )  # a faint sight says little of where it is
-    news = dataclasses.replace(
-        motion.remembering(area, iou, fill) if is_remembered else motion,
-        filter=_moved_on(motion, place, is_clear=is_clear, is_whole=is_whole, is_back=is_back),
-        num_stable=motion.num_stable + 1,
-        num_missed=0, stray=0.0,
-        num_partial=0 if is_whole else motion.num_partial + 1,
-    )  # fmt: skip
-    news = dataclasses.replace(news, num_since_anchor=0) if is_anchor else news
+    news = motion.remembering(area, iou, look.fill) if is_remembered else motion
     if not is_remembered and not motion.is_rivalled:  # what is usual may change, if slowly
         news = dataclasses.replace(news, usual_iou=motion.usual_iou + HABIT / 2 * (iou - motion.usual_iou))
+    news = dataclasses.replace(
+        news, filter=_moved_on(motion, look), num_stable=motion.num_stable + 1, num_missed=0, stray=0.0,
+        num_partial=0 if look.is_whole(motion) else motion.num_partial + 1,
+        num_since_anchor=0 if is_anchor else news.num_since_anchor,
+    )  # fmt: skip
     cut_hw = whole_hw & ~mask_hw
     return Ruling(pick.choice, news, True, is_remembered, is_anchor, cut_hw if cut_hw.any() else None)
 
 
-def _moved_on(motion: Motion, place: Place, *, is_clear: bool, is_whole: bool, is_back: bool) -> BoxFilter:
+def _moved_on(motion: Motion, look: _Look) -> BoxFilter:
     """The filter after it was seen there."""
-    if motion.num_missed and motion.filter.away(place) > MAX_JUMP:
-        return motion.filter.restart(place, is_whole=is_whole) if is_back else motion.filter.miss()
+    is_clear, is_whole = look.is_clear(motion), look.is_whole(motion)
+    if motion.num_missed and motion.filter.away(look.place) > MAX_JUMP:
+        is_back = look.is_sure and look.iou >= BACK * motion.usual_iou  # else it says little of where it is
+        return motion.filter.restart(look.place, is_whole=is_whole) if is_back else motion.filter.miss()
     doubt = 1.0
     if motion.is_rivalled or not (is_clear and is_whole):
         doubt = DOUBT if is_clear or is_whole else PARTIAL_DOUBT
     doubt = max(1.0, doubt * (1 - 2 * motion.filter.strides))  # who is fast must be followed
-    return motion.filter.update(place, doubt=doubt, is_whole=is_whole and is_clear)
+    return motion.filter.update(look.place, doubt=doubt, is_whole=is_whole and is_clear)
 
 
 def _is_rivalled(proposed: Proposed, pick: _Pick) -> bool:
     """Whether another mask speaks for something beyond this one."""
     others = [place_of(mask_hw) for choice, mask_hw in enumerate(proposed.masks_khw) if choice != pick.choice]
-    return any(_ratio(pick.place, other) < RIVAL_RATIO for other in others if other is not None)
+    return any(share_of_both(pick.place, other) < RIVAL_RATIO for other in others if other is not None)
 
 
 def _is_anchor(iou: float, area: float, motion: Motion) -> bool:
     """Trusted, and of its usual size."""
     is_due = motion.is_stable and motion.num_since_anchor >= ANCHOR_EVERY and iou >= ANCHOR_IOU
     return is_due and abs(area / float(np.median(motion.areas)) - 1) <= ANCHOR_AREA
-
-
-def _ratio(own: Place, other: Place) -> float:
-    """The own box's share of the box around both."""
-    spans = 1.0
-    for middle, size, middle2, size2 in (
-        (own.x, own.width, other.x, other.width), (own.y, own.height, other.y, other.height),
-    ):  # fmt: skip
-        spans *= max(middle + size / 2, middle2 + size2 / 2) - min(middle - size / 2, middle2 - size2 / 2)
-    return own.width * own.height / spans if spans else 1.0

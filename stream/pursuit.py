@@ -64,7 +64,7 @@ class Pursuit:
             ruled = rule([proposed[seat] for seat in seats], [sought[seat].motion for seat in seats])
             rulings |= zip(seats, ruled, strict=True)
         return [
-            Found(rulings[seat], conditioned, self._settle(frames, sought[seat], proposals, rulings[seat]))
+            Found(rulings[seat], conditioned, self._settle(frames, sought[seat], proposals, ruling=rulings[seat]))
             for seat, (proposals, conditioned) in enumerate(found)
         ]
 
@@ -87,7 +87,7 @@ class Pursuit:
                 found[seat] = Proposals(*(x[one].clone() for x in proposals)), conditioned[one].clone()
         return [found[seat] for seat in range(len(sought))]
 
-    def _settle(self, frames: FrameFeatures, item: Sought, found: Proposals, ruling: Ruling) -> Tensor:
+    def _settle(self, frames: FrameFeatures, item: Sought, found: Proposals, *, ruling: Ruling) -> Tensor:
         """Write what was decided to the results and to the memory; the logits (1, h, w)."""
         logits, scores = found.logits_bkhw[:, ruling.choice], found.scores_b
         if not ruling.is_seen:

@@ -27,10 +27,10 @@ from engines.spec import Engine
 from stream.config import RefineOptions
 from stream.device import OptionError, resolve_device, resolve_dtype
 from stream.frame import Masks
-from stream.guidance import CameraPolicy, Guidance
+from stream.guidance import CameraPolicy, Guidance, TrackerOptions
 from stream.history import History
 from stream.memory import MemoryBank, RowMemory
-from stream.policy import PolicyName, TrackerOptions
+from stream.policy import PolicyName
 from stream.prepare import Upload, check_picture
 from stream.prompt import Prompt, PromptError, check_inside, checked_id, checked_prompt
 from stream.readout import Readout
