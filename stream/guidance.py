@@ -53,9 +53,11 @@ class Guidance:
         self._policies: dict[str, CameraPolicy] = {}
         self._cameras: dict[str, CameraMotion] = {}
 
-    def set(self, camera: str, policy: CameraPolicy) -> None:
-        """From the camera's next picture on."""
-        self._policies[camera] = policy
+    def set(self, camera: str, policy: CameraPolicy | None) -> None:
+        """From the camera's next picture on; None: as the options say."""
+        self._policies.pop(camera, None)
+        if policy is not None:
+            self._policies[camera] = policy
 
     def of(self, camera: str) -> CameraPolicy:
         return self._policies.get(camera, self._default)

@@ -26,7 +26,7 @@ from stream.roster import Roster, Undoing
 from stream.saved import SavedObjects
 from stream.state_file import LiveCamera, LiveObject
 from stream.tracker import Tracker
-from stream.tuning import tune
+from stream.tuning import tune, untune
 from stream.turn import Snapshot
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Orders:
         for camera in [name for name in self._rosters if name not in configs]:
             self._tracker.reset(camera)
             self._tracker.forget_pictures(camera)
-            self._tracker.refine_masks(None, camera=camera)
+            untune(self._tracker, camera)
             del self._rosters[camera]
         for camera, config in configs.items():
             roster = self._rosters.setdefault(camera, Roster(config))

@@ -1,8 +1,8 @@
 """`Sightings`: what the last published picture of each camera showed of its objects.
 
-Owns: the objects' states and strides for `Status`, and the tracking half of a camera's condition. The pub thread puts, when it has
-resolved a result; the main thread says which cameras there are; any thread reads. Never: waits; remembers a camera that
-is gone.
+Owns: the objects' states and strides for `Status`, and the tracking half of a camera's condition. The pub thread puts,
+when it has resolved a result; the main thread says which cameras there are; any thread reads. Never: waits; remembers a
+camera that is gone.
 """
 
 from __future__ import annotations

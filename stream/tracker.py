@@ -165,9 +165,9 @@ class Tracker:
         """Keep an object's memory so; None: as its camera's. Raises `PromptError` for an unknown id."""
         self._find(object_id, camera).policy = None if policy is None else CameraPolicy.checked(policy).memory_policy
 
-    def set_camera_policy(self, camera: str, memory_policy: PolicyName, *, camera_motion: bool = False) -> None:
-        """How the memory of this camera's objects is kept, from its next picture on. Raises `OptionError`."""
-        self._guidance.set(camera, CameraPolicy.checked(memory_policy, camera_motion))
+    def set_camera_policy(self, camera: str, memory_policy: PolicyName | None, *, camera_motion: bool = False) -> None:
+        """How this camera's memory is kept, from its next picture on; None: as the options say. `OptionError`."""
+        self._guidance.set(camera, memory_policy and CameraPolicy.checked(memory_policy, camera_motion))
 
     def refine_masks(self, options: RefineOptions | None, *, object_id: int | None = None, camera: str = "") -> None:
         """How masks are refined before they leave: a camera's, or one object's (None: as its camera's)."""

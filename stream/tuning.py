@@ -17,7 +17,9 @@ class Tunable(Protocol):
 
     def object_ids(self, camera: str = "") -> tuple[int, ...]: ...
 
-    def set_camera_policy(self, camera: str, memory_policy: MemoryPolicy, *, camera_motion: bool = False) -> None: ...
+    def set_camera_policy(
+        self, camera: str, memory_policy: MemoryPolicy | None, *, camera_motion: bool = False
+    ) -> None: ...
 
     def set_policy(self, object_id: int, policy: MemoryPolicy | None, *, camera: str = "") -> None: ...
 
@@ -36,3 +38,9 @@ def tune(tracker: Tunable, config: CameraConfig, *, moved: Collection[int]) -> N
         if prompt.object_id in known:
             tracker.set_policy(prompt.object_id, prompt.memory_policy, camera=camera)
             tracker.refine_masks(prompt.refine, object_id=prompt.object_id, camera=camera)
+
+
+def untune(tracker: Tunable, camera: str) -> None:
+    """The camera is gone, and its settings with it."""
+    tracker.set_camera_policy(camera, None)
+    tracker.refine_masks(None, camera=camera)

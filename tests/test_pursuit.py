@@ -131,7 +131,9 @@ def test_a_camera_and_an_object_may_have_their_own_policy(frames: Frames) -> Non
     assert has_motion == {("door", 1): True, ("door", 2): False, ("yard", 1): False, ("yard", 2): False}
     assert tracker._guidance.view("door") is not None and tracker._guidance.view("yard") is None
     tracker.reset("door")
-    assert tracker._guidance.view("door") is None
+    assert tracker._guidance.view("door") is None and tracker._guidance.of("door").memory_policy == "motion"
+    tracker.set_camera_policy("door", None)
+    assert tracker._guidance.of("door").memory_policy == "sam2" and not tracker._guidance._policies
 
 
 def test_an_unknown_policy_or_object_is_an_error() -> None:

@@ -113,7 +113,8 @@ def test_the_endpoints_tell_what_a_subscriber_saw(tmp_path: Path, unused_tcp_por
         assert -1 <= lost - num_dropped <= 4, "a picture that came is published, counted as dropped, or on its way"
         assert found["camera_up" + key] == 1 and 0 < found["last_frame_age_seconds" + key] < 30
         assert abs(found["last_frame_timestamp_seconds" + key] - time.time()) < 60
-        assert sum(found[f"objects{{camera=door,state={state}}}"] for state in ("tracked", "reacquired", "occluded", "lost")) == 1
+        states = ("tracked", "reacquired", "occluded", "lost")
+        assert sum(found[f"objects{{camera=door,state={state}}}"] for state in states) == 1
         assert found["process_resident_memory_bytes{}"] > 50e6 and found["ready{}"] == found["live{}"] == 1
 
         status = json.loads(ask(port, "/status")[1])
