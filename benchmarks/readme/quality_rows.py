@@ -42,15 +42,14 @@ def real_clip_rows(result: Result) -> list[Row]:
 
 
 def identity_rows(result: Result) -> list[Row]:
-    everything = {way: found["scenarios"]["all"] for way, found in result["ways"].items()}
+    ways = {way: result["ways"][way]["scenarios"] for way in ("sam2", "motion")}
+    everything = {way: found["all"] for way, found in ways.items()}
     texts = [
         f"{way}: J&F {found['j_and_f']:.3f}, {found['switches']} switches, {found['reacquired']} found again"
         for way, found in everything.items()
     ]
     few = everything["motion"]["switches"] <= GOAL_SWITCHES * everything["sam2"]["switches"]
-    easy = [found["scenarios"].get("easy clips") for found in result["ways"].values()]
-    if all(easy):
-        texts.append("J&F on easy clips " + " / ".join(f"{found['j_and_f']:.3f}" for found in easy if found))
+    texts.append("J&F on easy clips " + " / ".join(f"{found['easy clips']['j_and_f']:.3f}" for found in ways.values()))
     what = f"Memory policies on {result['clips']} clips of each scenario of mistaken identity ({result['model']})"
     return [Row(what, "; ".join(texts), goal("motion halves the switches", few), result, "`benchmarks/identities.py`")]
 
