@@ -1,7 +1,8 @@
 """A bank of real textures on disk: cut-outs with alpha and plain pictures, sorted by the clip that they come from.
 
 Owns: the layout of the folder, its index `bank.json`, and reading both. Any thread. Never: makes a cut-out
-(`engines.synthetic.cutout` does), changes the folder, or gives anything of a clip that is to be left out.
+(`engines.synthetic.cutout`, `joined` and `artwork` do), changes the folder, or gives anything of a clip that is to be
+left out.
 
     BANK/bank.json                   the index, `Entry` by entry
     BANK/<clip>/<object>.png         a cut-out: BGRA, straight alpha, cropped to the object and a rim of MARGIN pixels
@@ -33,7 +34,7 @@ class Entry:
     file: str  # below the bank, with "/"
     clip: str  # the video's name without its ending
     frame: int
-    kind: str  # "region", "moving", "joined" or "picture"
+    kind: str  # "region", "moving", "joined", "artwork" or "picture"
     share: float  # of the video's picture that the object covers; 1 for a picture
     quality: float  # mean colour step across the outline, in grey levels; 0 for a picture
 
@@ -65,3 +66,13 @@ def read_texture(bank: Path, entry: Entry) -> Image:
     if image is None or image.ndim != 3 or image.shape[2] != channels:
         raise ValueError(f"{bank / entry.file} is not a picture of {channels} channels as {INDEX} says")
     return np.asarray(image, np.uint8)
+
+
+def spread(colours: Image, known: NDArray[np.bool_]) -> Image:
+    """Fill what is not known with the nearest known colour, so that warping bleeds nothing in."""
+    _, labels = cv2.distanceTransformWithLabels(
+        (~known).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    table = np.zeros((int(labels.max()) + 1, 3), np.uint8)
+    table[labels[known]] = colours[known]
+    return np.asarray(table[labels], np.uint8)

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from engines.synthetic.bank import MARGIN, PICTURE_SIDE, Entry, Image, write_index
+from engines.synthetic.bank import MARGIN, PICTURE_SIDE, Entry, Image, spread, write_index
 
 Bits = NDArray[np.bool_]
 
@@ -154,7 +154,7 @@ def with_alpha(picture: Image, mask_hw: Bits) -> Image:
     inner = cv2.erode(mask_hw.astype(np.uint8), _disk(3))[rows, columns]
     colours = picture[rows, columns]
     if inner.any():
-        colours = _spread(colours, inner > 0)
+        colours = spread(colours, inner > 0)
     alpha = cv2.GaussianBlur(mask_hw.astype(np.float32), (0, 0), 0.8)[rows, columns]
     return np.dstack([colours, np.round(255 * alpha).astype(np.uint8)])
 
@@ -255,16 +255,6 @@ def _step(picture: Image, mask: Bits) -> float:
 def _local_mean(values: NDArray[np.float32], where: Bits) -> NDArray[np.float32]:
     weight = cv2.blur(where.astype(np.float32), (7, 7))
     return np.asarray(cv2.blur(values * where[..., None], (7, 7)) / np.maximum(weight, 1e-3)[..., None], np.float32)
-
-
-def _spread(colours: Image, known: Bits) -> Image:
-    """Fill what is not known with the nearest known colour."""
-    _, labels = cv2.distanceTransformWithLabels(
-        (~known).astype(np.uint8), cv2.DIST_L2, 3, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    table = np.zeros((int(labels.max()) + 1, 3), np.uint8)
-    table[labels[known]] = colours[known]
-    return np.asarray(table[labels], np.uint8)
 
 
 def _solidity(mask: Bits) -> float:
