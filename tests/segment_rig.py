@@ -10,6 +10,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import torch
 from pocket import pocket_engine
 
 from engines.synthetic import ClipSpec, SyntheticClip
@@ -78,4 +79,5 @@ def pause_at(num: int) -> Callable[[Progress], None]:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(int(sys.argv[4]))  # sums of another number of threads may round otherwise
     run_task(make_task(Path(sys.argv[1]), Path(sys.argv[2])), pause_at(int(sys.argv[3])))

@@ -49,7 +49,8 @@ def stop_at(num: int) -> Callable[[Progress], None]:
 
 
 def test_a_killed_run_ends_with_the_same_bytes(clip: Path, undisturbed: dict[str, str], tmp_path: Path) -> None:
-    program = [sys.executable, str(HERE / "segment_rig.py"), str(clip), str(tmp_path / "out"), str(2 * CHUNK + 3)]
+    given = clip, tmp_path / "out", 2 * CHUNK + 3, torch.get_num_threads()
+    program = [sys.executable, str(HERE / "segment_rig.py"), *map(str, given)]
     process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=HERE.parent)
     assert process.stdout is not None and process.stdout.readline() == "now\n"
     kill_process(process)
