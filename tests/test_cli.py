@@ -15,7 +15,7 @@ from stream.config import Config
 
 COMMANDS = (
     "run", "prompt", "camera", "status", "view", "subscribe", "replay", "demo", "weights list", "weights pull",
-    "config check",
+    "config check", "segment", "evaluate", "finetune", "train-nano",
 )  # fmt: skip
 
 Outcome = tuple[int, str, str]
