@@ -6,6 +6,8 @@ would change the softmax): a bank of any other length goes to the inner engine, 
 
 from __future__ import annotations
 
+import logging
+
 import torch
 from torch import Tensor
 
@@ -26,9 +28,11 @@ from engines.spec import (
 )
 from engines.tape import RecordedProgram, Recorder
 
+log = logging.getLogger(__name__)
+
 
 class ProgrammedEngine:
-    """`_programs` is written by `install` and `discard`, in the one thread that uses the engine.
+    """`_programs` is written by `install` and `discard`, `_has_proposed` by `propose`, in the one thread that uses it.
 
     With a `recorder`, by default the inner engine's, every program is recorded at its first call and then played;
     `stream.step` records whole steps.
@@ -52,6 +56,7 @@ class ProgrammedEngine:
         within: Recorder | None = inner.recorder if isinstance(inner, ProgrammedEngine) else None
         self.recorder: Recorder | None = within if recorder is None else recorder
         self._programs: dict[ProgramKey, Program] = {}
+        self._has_proposed = False
 
     @property
     def installed(self) -> tuple[ProgramKey, ...]:
@@ -82,7 +87,13 @@ class ProgrammedEngine:
         return Segmentation(*found), conditioned
 
     def propose(self, frames: FrameFeatures, row_frame_b: Tensor, read: MemoryRead) -> tuple[Proposals, Tensor]:
-        """No program ends there."""
+        """No program ends there, which is said once."""
+        if self._programs and not self._has_proposed:
+            self._has_proposed = True
+            log.info(
+                "objects with the memory policy motion run on %s, not on %s: its programs end with SAM 2's own choice",
+                self.inner.backend, self.backend,
+            )  # fmt: skip
         return self.inner.propose(frames, row_frame_b, read)
 
     def remember(self, frames: FrameFeatures, row_frame_b: Tensor, chosen: tuple[Tensor, Tensor]) -> Tensor:

@@ -299,7 +299,9 @@ def test_a_row_keeps_its_anchor_and_its_trail_when_it_moves() -> None:
 # ---- engines with programs
 
 
-def test_programs_do_not_serve_the_motion_policy_and_results_are_those_of_the_inner_engine(frames: Frames) -> None:
+def test_programs_do_not_serve_the_motion_policy_and_results_are_those_of_the_inner_engine(
+    frames: Frames, caplog: pytest.LogCaptureFixture
+) -> None:
     class Untouched:
         def __init__(self, key: ProgramKey) -> None:
             self.spec = program_spec(inner.spec, key, inner.dtype)
@@ -312,9 +314,12 @@ def test_programs_do_not_serve_the_motion_policy_and_results_are_those_of_the_in
     for cond in (1, 2):
         engine.install(ProgramKey("track", 1, cond), Untouched(ProgramKey("track", 1, cond)))
     results = []
+    caplog.set_level("INFO")
     for one in (inner, engine):
         tracker = Tracker(one, MOTION)
         tracker.add(1, points=POINT)
         results.append([tracker.step(frame, time_ns=0) for frame in frames])
     for one, other in zip(*results, strict=True):
         assert_same(one, other)
+    said = [text for text in caplog.messages if "run on eager, not on programmed" in text]
+    assert len(said) == 1, "said once, though every picture is such a step"
