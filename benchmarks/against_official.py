@@ -20,7 +20,6 @@ line is one JSON object. Never downloads weights.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import warnings
@@ -29,7 +28,7 @@ from pathlib import Path
 os.environ["TQDM_DISABLE"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from benchmarks.official.bench import WAYS, Bench
 
 
@@ -72,9 +71,7 @@ def main() -> None:
     report["matmul_gflop_per_s"] = {
         str(dtype).removeprefix("torch."): round(peak) for dtype, peak in bench.peaks.items()
     }
-    if options.save is not None:
-        options.save.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report))
+    conclude(report, options.save, indent=1)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ JSON object.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -28,7 +27,7 @@ from torch.nn.attention import SDPBackend
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import machine_facts, matmul_peak, synchronize
+from benchmarks.machine import conclude, machine_facts, matmul_peak, synchronize
 from engines.compiled.cpu_attention import Chunked
 from engines.compiled.cpu_attention32 import Sliced32
 from engines.compiled.cpu_linear import can_fuse
@@ -133,9 +132,7 @@ def main() -> None:
         "ceiling_gflop_per_s": ceilings,
         "rows": rows,
     }
-    if options.save is not None:
-        options.save.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(report))
+    conclude(report, options.save, indent=1)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.crowd import Audience, percentiles
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from benchmarks.null_engine import NullEngine
 from engines.synthetic import ClipSpec, SyntheticClip
 from stream import wire
@@ -189,10 +189,7 @@ def main() -> None:
         "benchmark": "cameras", **facts, "model": options.model, "backend": engine.backend,
         "dtype": str(engine.dtype).removeprefix("torch."), "frame": [WIDTH, HEIGHT], "fps": options.fps, "rows": rows,
     }  # fmt: skip
-    line = json.dumps(result)
-    if options.save:
-        options.save.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":

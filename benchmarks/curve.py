@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import platform
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -23,6 +23,9 @@ from typing import Any
 
 import zmq
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import conclude
 from stream.doors import Doors
 from stream.keys import ClientKeys, KeyFolder, KeyRing
 
@@ -114,10 +117,7 @@ def main() -> None:
         "rounds": options.rounds, "machine": platform.machine(), "cores": os.cpu_count(),
         "load": round(os.getloadavg()[0], 1), "python": platform.python_version(), "date": time.strftime("%Y-%m-%d"),
     }  # fmt: skip
-    line = json.dumps(result)
-    if options.save:
-        options.save.write_text(line + "\n")
-    print(line)
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import ROOT, machine_facts
+from benchmarks.machine import ROOT, conclude, machine_facts
 
 COMMAND = ("demo", "--no-window", "--json")
 FASTER = ("--source", "testsrc://demo?fps=60", "--seconds", "8")
@@ -31,10 +31,7 @@ def main() -> None:
     save = parser.parse_args().save
     report = {"benchmark": "demo", "command": f"sam2-stream {' '.join(COMMAND)}", **machine_facts(), **play()}
     report["flat_out"] = {key: value for key, value in play(*FASTER).items() if value is not None}
-    line = json.dumps(report)
-    if save is not None:
-        save.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    conclude(report, save)
 
 
 def play(*more: str) -> dict[str, Any]:

@@ -11,7 +11,6 @@ picture of the clips.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.drawn import DrawnClip, read_drawn
-from benchmarks.machine import ROOT, machine_facts
+from benchmarks.machine import ROOT, conclude, machine_facts
 from stream.footage import open_footage
 from stream.quality import Scene, SequenceScorer
 from stream.readout import read_out
@@ -101,9 +100,7 @@ def main() -> None:
         print(rows[-1], flush=True)
     num_masks = sum(len(values) for (size, way, _), values in found.items() if (size, way) == (LOW_RES[0], False))
     result = {"benchmark": "edges", **machine_facts(), "masks": num_masks, "rows": rows}
-    print(json.dumps(result))
-    if options.save:
-        options.save.write_text(json.dumps(result) + "\n")
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ thread on one core, for one picture. The last line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -23,7 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from benchmarks.nano_quality import iou
 from engines.synthetic import EVALUATION_SEEDS, ClipSpec, SyntheticClip
 from stream.config import EnhanceOptions
@@ -92,9 +91,7 @@ def main() -> None:
     print(*rows, sep="\n")
     size = {"clips": given.clips, "frames": given.frames, "height": 480, "width": 640, "objects": 2}
     result = {"benchmark": "enhance", **machine_facts(), "model": "nano", **size, "rows": rows}
-    print(json.dumps(result))
-    if given.save:
-        given.save.write_text(json.dumps(result) + "\n")
+    conclude(result, given.save)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ one JSON object.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import time
@@ -21,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from engines.synthetic import ClipSpec, SyntheticClip
 from stream.prompt import checked_prompt
 from stream.tracker import Tracker
@@ -69,10 +68,7 @@ def main() -> None:
     result = {
         "benchmark": "history", "model": "nano", "frame": [640, 480], "rows": rows, **machine_facts(),
     }  # fmt: skip
-    line = json.dumps(result)
-    if arguments.save is not None:
-        arguments.save.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    conclude(result, arguments.save)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ The figures are those of `stream.quality`, over the objects with a prompt. The l
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import msgspec
 import torch
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from engines.spec import Engine
 from engines.synthetic.scenarios import EASY, SCENARIO_SEEDS, SCENARIOS, ScenarioClip, ScenarioSpec
 from stream.quality import Scene, SequenceScore, SequenceScorer, Summary, summarise
@@ -117,10 +116,7 @@ def main() -> None:
         "ways": measure(engine, options.scenarios, HELD_OUT[: options.clips]),
         **machine_facts(),
     }
-    text = json.dumps(result)
-    if options.save:
-        options.save.write_text(text + "\n")
-    print(text)
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":

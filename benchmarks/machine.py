@@ -1,19 +1,23 @@
 """What a benchmark was run on, for its JSON: hardware, versions, commit, load, and the ceiling of matrix products.
 
+Also how a benchmark ends: `conclude`.
+
 Run by every benchmark whose numbers stand in the README. Never: a name, address or path that tells whose machine it is.
 
     from benchmarks.machine import machine_facts    # after sys.path.insert(0, <the repository>)
     report = {"benchmark": "...", **machine_facts(), ...}
+    conclude(report, options.save)
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -39,6 +43,13 @@ def machine_facts() -> dict[str, Any]:
         "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
     }
+
+
+def conclude(result: Mapping[str, Any], save: Path | None, *, indent: int | None = None) -> None:
+    """Keep the result in a file, if one is asked for, and print it: the last line is one JSON object."""
+    if save is not None:
+        save.write_text(json.dumps(result, indent=indent) + "\n", encoding="utf-8")
+    print(json.dumps(result))
 
 
 def processor() -> str:

@@ -9,7 +9,7 @@ compares with the truth. The last line is one JSON object. Never trains, never d
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.machine import conclude
 from engines.synthetic import DEMO, EVALUATION_SEEDS, VALIDATION_SEEDS, ClipSpec, SyntheticClip
 from engines.training.architecture import untrained
 from engines.training.samples import normalise
@@ -144,10 +147,7 @@ def main() -> None:
         "image_size": model.image_size,
         "seconds": round(time.monotonic() - start, 1),
     }
-    text = json.dumps(result)
-    if options.save:
-        options.save.write_text(text + "\n")
-    print(text)
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ import zmq
 from daemon_rig import write_clip
 
 from benchmarks.crowd import Audience, percentiles
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from benchmarks.null_engine import NullEngine, TimedTracker
 from engines.synthetic import ClipSpec
 from stream import wire
@@ -243,10 +243,7 @@ def main() -> None:
         "benchmark": "pipeline", **facts, "zmq": zmq.zmq_version(), "frame": [WIDTH, HEIGHT],
         "fps": options.fps, "rows": rows,
     }  # fmt: skip
-    line = json.dumps(result)
-    if options.save:
-        options.save.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":

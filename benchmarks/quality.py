@@ -11,14 +11,13 @@ The last line is one JSON object. Never trains, never draws a training seed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from stream.evaluate import Campaign, Choice, Material, PromptKind, generated_material, scores_of, speed_of
 from stream.quality import summarise
 from stream.tracker import Tracker
@@ -73,10 +72,7 @@ def main() -> None:
         "memory_policy": options.memory_policy, "clips": options.clips,
         "frames": materials[0].truth.num_frames, **found,
     }  # fmt: skip
-    text = json.dumps(result)
-    if options.save:
-        options.save.write_text(text + "\n")
-    print(text)
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ picture of the clips into the repository.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -28,8 +27,8 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.drawn import Bits, DrawnClip, read_drawn
-from benchmarks.machine import ROOT, machine_facts
-from benchmarks.nano_quality import ZOO, load
+from benchmarks.machine import ROOT, conclude, machine_facts
+from benchmarks.nano_quality import ZOO, iou, load
 from engines.build import BACKENDS, EngineRequest, open_engine
 from engines.synthetic import deepest_point
 from stream.footage import open_footage
@@ -44,12 +43,6 @@ CLIPS = ROOT.parent / "shared" / "clips"
 FOLLOWED = 0.5
 TILE = 480  # width of a picture on a contact sheet
 _TRUTH, _FOUND = (60, 230, 60), (255, 60, 255)  # BGR
-
-
-def iou(one: Bits, other: Bits) -> float:
-    """1 where both are empty."""
-    union = int((one | other).sum())
-    return float((one & other).sum() / union) if union else 1.0
 
 
 def follow(tracker: Tracker, drawn: DrawnClip, video: Path, *, prompt: str) -> Found:
@@ -228,10 +221,7 @@ def main() -> None:
         "fps_with_decoding": round(num_pictures / seconds, 1),
         **machine_facts(),
     }
-    line = json.dumps(result)
-    if options.save:
-        options.save.write_text(line + "\n", encoding="utf-8")
-    print(line)
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ object.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 import torch
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from engines.synthetic import EVALUATION_SEEDS, ClipSpec, SyntheticClip
 from stream.config import RefineOptions
 from stream.quality import Scene, SequenceScore, SequenceScorer, summarise
@@ -67,9 +66,7 @@ def main() -> None:
         print(f"{name:20s} {found}")
     pictures = {"clips": arguments.clips, "height": SIZE[0], "width": SIZE[1], "objects": 2}
     result = {"benchmark": "refine", **machine_facts(), "model": "nano", **pictures, "settings": rows}
-    print(json.dumps(result))
-    if arguments.save:
-        arguments.save.write_text(json.dumps(result) + "\n")
+    conclude(result, arguments.save)
 
 
 def track(tracker: Tracker, clip: SyntheticClip, frames: list[np.ndarray]) -> list[Part]:

@@ -9,7 +9,6 @@ line is one JSON object.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import sys
 import threading
@@ -22,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 
-from benchmarks.machine import machine_facts
+from benchmarks.machine import conclude, machine_facts
 from stream import wire
 from stream.client import Subscriber
 from stream.frame import Masks, ObjectState, Stamp
@@ -132,10 +131,7 @@ def main() -> None:
         "benchmark": "wire", "frame": [WIDTH, HEIGHT], "rows": rows, **machine_facts(),
         "mailbox_to_subscriber_ms": mailbox_to_subscriber_ms(blobs(1), options.repeats),
     }  # fmt: skip
-    line = json.dumps(result)
-    if options.save:
-        options.save.write_text(line + "\n")
-    print(line)
+    conclude(result, options.save)
 
 
 if __name__ == "__main__":
