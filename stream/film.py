@@ -28,6 +28,8 @@ from av.video.reformatter import Colorspace
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
+from engines.whole_file import moved_in
+
 TIME_BASE = Fraction(1, 90_000)
 BT709 = 1  # FFmpeg's number for it, as primaries, transfer and matrix
 # no pictures out of order: a part's first time stamp is its first picture's, and parts follow each other without a gap
@@ -120,8 +122,7 @@ class FilmPart:
 def join_parts(parts: Sequence[tuple[Path, int]], path: Path, kind: FilmKind) -> None:
     """One file of the parts and the times in ns at which they begin; takes the place of `path` when it is complete."""
     assert parts, "a film has a part"
-    beside = path.with_name(f".{path.name}.part")
-    with _told(path), _open_output(beside, kind) as output:
+    with moved_in(path) as beside, _told(path), _open_output(beside, kind) as output:
         with _open_part(parts[0][0]) as first:
             stream = output.add_stream_from_template(first.streams.video[0])
         if kind.has_alpha:
@@ -129,7 +130,6 @@ def join_parts(parts: Sequence[tuple[Path, int]], path: Path, kind: FilmKind) ->
         last = -1
         for part, start_ns in parts:
             last = _append(part, output, stream, start_ns=start_ns - parts[0][1], last=last)
-    beside.replace(path)
 
 
 def _append(part: Path, output: OutputContainer, stream: VideoStream, *, start_ns: int, last: int) -> int:

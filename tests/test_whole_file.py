@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from engines.whole_file import replaced
+from engines.whole_file import moved_in, replaced
 
 
 def test_a_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
@@ -48,3 +48,16 @@ def test_two_writers_at_once_leave_one_whole_file(tmp_path: Path) -> None:
         with replaced(path) as second:
             second.write(b"second")
     assert path.read_bytes() == b"first " * 1000 and os.listdir(tmp_path) == ["state"]
+
+
+def test_a_result_takes_its_place_when_it_is_whole_and_a_part_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "00000.png"
+    with moved_in(path) as beside:
+        beside.write_bytes(b"old")
+    with pytest.raises(KeyboardInterrupt), moved_in(path) as beside:
+        beside.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old" and len(os.listdir(tmp_path)) == 2
+    with moved_in(path) as beside:
+        beside.write_bytes(b"new")
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["00000.png"]

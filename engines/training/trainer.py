@@ -6,12 +6,13 @@ decides how long to train.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from engines.whole_file import moved_in
 
 EMA_DECAY = 0.999
 WEIGHT_DECAY = 0.05
@@ -73,9 +74,8 @@ class Trainer:
             "stage_steps": self.stage_steps,
             "stage_seconds": self.stage_seconds,
         }
-        partial = self.out / "state.partial"
-        torch.save(state, partial)
-        os.replace(partial, self.out / "state.pt")
+        with moved_in(self.out / "state.pt") as beside:
+            torch.save(state, beside)
 
     def resume(self, path: Path) -> None:
         """Continue from a saved state, at any picture size."""
@@ -104,6 +104,5 @@ def _average_gradients(model: Any) -> None:
 
 def export_checkpoint(average: dict[str, torch.Tensor], path: Path) -> None:
     """Write weights as Meta does, in half precision."""
-    partial = path.with_suffix(".partial")
-    torch.save({"model": {name: value.half() for name, value in average.items()}}, partial)
-    os.replace(partial, path)
+    with moved_in(path) as beside:
+        torch.save({"model": {name: value.half() for name, value in average.items()}}, beside)

@@ -11,12 +11,12 @@ made with other settings.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from engines.whole_file import moved_in
 from stream.evaluate.speed import Pace
 from stream.quality import SequenceScore
 
@@ -108,6 +108,5 @@ class Shelf:
 
 def write_json(path: Path, value: Any) -> None:
     """The whole file or none. Raises OSError."""
-    beside = path.with_name(f".{path.name}.part")
-    beside.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-    os.replace(beside, path)
+    with moved_in(path) as beside:
+        beside.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")

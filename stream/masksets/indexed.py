@@ -9,7 +9,6 @@ that holds 0 and 255 only is a mask of one object, 1, as DAVIS 2016 and SA-V hav
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as Pictures
 
+from engines.whole_file import moved_in
 from stream.sequence import Bits, MaskFileError
 
 VOID = 255
@@ -99,6 +99,5 @@ def write_indexed(path: Path, ids_hw: NDArray[np.uint8]) -> None:
     """The whole file or none: it is written beside its place, then moved there."""
     picture = Pictures.fromarray(ids_hw)
     picture.putpalette(PALETTE)
-    beside = path.with_name(f".{path.name}.part")
-    picture.save(beside, format="PNG")
-    os.replace(beside, path)
+    with moved_in(path) as beside:
+        picture.save(beside, format="PNG")

@@ -15,7 +15,6 @@ Never: keeps a picture, or leaves a film without its index: parts are joined whe
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from engines.whole_file import moved_in
 from stream.film import MP4, WEBM_ALPHA, FilmKind, FilmPart, join_parts
 from stream.frame import Masks
 from stream.masksets import DavisWriter, RleWriter, line_of
@@ -107,10 +107,8 @@ class CutoutPictures(Output):
     def put(self, found: Found) -> None:
         is_done, data = cv2.imencode(".png", cut_out(found), [cv2.IMWRITE_PNG_COMPRESSION, PNG_EFFORT])
         assert is_done, "OpenCV writes any picture as PNG"
-        path = self._folder / f"{found.file_name}.png"
-        beside = path.with_name(f".{path.name}.part")
-        beside.write_bytes(data.tobytes())
-        os.replace(beside, path)
+        with moved_in(self._folder / f"{found.file_name}.png") as beside:
+            beside.write_bytes(data.tobytes())
 
 
 class Film(Output):
