@@ -6,8 +6,9 @@ Owns: the options of these commands. Runs in the main thread. Never: checks a va
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -57,13 +58,12 @@ Http = Annotated[str | None, typer.Option(help="Serve /live /ready /status /metr
 Keys = Annotated[str | None, typer.Option(help="Folder of `keys`, to listen beyond this machine.", metavar="FOLDER")]
 State = Annotated[str | None, typer.Option(help="Keep objects added while it runs there.", metavar="FOLDER")]
 Dtype = Annotated[str | None, typer.Option(help="auto, fp32, bf16 or fp16.")]
-Backend = Annotated[str | None, typer.Option(help="auto, eager, compiled, tensorrt or tensorrt-rtx.")]
+Backend = Annotated[str | None, typer.Option(help="auto (the default), eager, compiled, tensorrt or tensorrt-rtx.")]
 Bind = Annotated[list[str] | None, typer.Option(help="Where to publish (tcp://127.0.0.1:5560). May be repeated.")]
 Pace = Annotated[str | None, typer.Option(help="live: the newest picture wins; offline: every picture of a file.")]
 Loop = Annotated[bool, typer.Option("--loop", help="Start a file again when it ends.")]
 MaxFps = Annotated[float | None, typer.Option(help="Take at most so many pictures a second.")]
 Encoding = Annotated[str | None, typer.Option(help="bits, coco_rle or none.")]
-
 
 _MARKS = ("point", "box", "mask", "label")  # the options of `PromptFlags`
 
@@ -103,10 +103,14 @@ def run(
     low_light: LowLight = None,
 ) -> None:
     """Run the daemon: pictures in, masks out over ZeroMQ, until the source ends or INT or TERM arrives."""
-    given = {key: value for key, value in context.params.items() if key != "source"}
-    flags = PromptFlags(*(given.pop(key) or () for key in _MARKS))
-    options = {key: None if value is False or value in ([], ()) else value for key, value in given.items()}
-    _start(source, _config(source, flags, options))
+    _start(source, _config(source, *flags_and_options(context.params, besides=("source",))))
+
+
+def flags_and_options(params: Mapping[str, Any], *, besides: Sequence[str]) -> tuple[PromptFlags, dict[str, Any]]:
+    """What a command was given, as `stream.config` takes it: prompts, and all else but `besides`; None = not given."""
+    flags = PromptFlags(*(params[key] or () for key in _MARKS))
+    given = {key: value for key, value in params.items() if key not in (*_MARKS, *besides)}
+    return flags, {key: None if value is False or value in ([], ()) else value for key, value in given.items()}
 
 
 def _start(source: str, config: Config) -> NoReturn:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from stream.cli.daemon import Checkpoint, Device, Dtype, Model
+from stream.cli.daemon import Backend, Checkpoint, Device, Dtype, Model
 from stream.cli.failure import CommandFailed, told
 from stream.cli.treatment import (
     CameraMotion,
@@ -67,7 +67,6 @@ Match = Annotated[
     typer.Option(help="Which prediction is which object: ids, best (highest J), or auto: best where no id fits."),
 ]
 Whole = Annotated[bool, typer.Option("--whole", help="Score the first and the last picture, too.")]
-Backend = Annotated[str | None, typer.Option(help="auto (the default), eager, compiled, tensorrt or tensorrt-rtx.")]
 Report = Annotated[Path | None, typer.Option(help="Write a report there: .html, .png or .jpg.", metavar="FILE")]
 
 _OURS = ("masks", "data", "prompt", "out", "sequences", "pictures", "json", "report", "match", "whole")

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from stream.cli.daemon import Box, Checkpoint, Device, Dtype, Label, Mask, Model, Point
+from stream.cli.daemon import Backend, Box, Checkpoint, Device, Dtype, Label, Mask, Model, Point, flags_and_options
 from stream.cli.failure import CommandFailed, told
 from stream.cli.treatment import (
     CameraMotion,
@@ -28,7 +28,7 @@ from stream.cli.treatment import (
     Smooth,
     Upsample,
 )
-from stream.config import Config, PromptFlags, config_from_flags
+from stream.config import Config, config_from_flags
 
 if TYPE_CHECKING:
     from stream.segment import Moment, Outcome, Settings, Task
@@ -64,9 +64,7 @@ Start = Annotated[str, typer.Option(help="Where to begin: seconds (12.5), 1:30, 
 End = Annotated[str | None, typer.Option(help="Where to end, before that picture; as --start.")]
 Jobs = Annotated[int, typer.Option(help="Videos at the same time, each in a process with a tracker.", min=1, max=64)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Begin anew, over results that are there.")]
-Backend = Annotated[str | None, typer.Option(help="auto (the default), eager, compiled, tensorrt or tensorrt-rtx.")]
 
-_MARKS = ("point", "box", "mask", "label")
 _OURS = ("inputs", "out", "prompts", "formats", "every", "start", "end", "jobs", "overwrite")
 
 
@@ -108,12 +106,10 @@ def segment(
 
 def _config(params: Mapping[str, Any]) -> Config:
     """Model, prompts and treatment, checked as those of `run` are."""
-    given = {key: value for key, value in params.items() if key not in _OURS}
-    flags = PromptFlags(*(given.pop(key) or () for key in _MARKS))
+    flags, options = flags_and_options(params, besides=_OURS)
     if flags and params["prompts"] is not None:
         beside = f"--prompts {params['prompts']} beside --point, --box, --mask or --label"
         raise CommandFailed(f"{beside}, expected one or the other", 2)
-    options = {key: None if value is False or value in ([], ()) else value for key, value in given.items()}
     return config_from_flags("push://segment", flags, options=options)
 
 
