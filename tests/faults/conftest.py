@@ -83,7 +83,7 @@ def locked(lab: Lab, world: World) -> Iterator[float]:
     """A camera that at first had another password than its URL; the moment when that was mended, at the camera."""
     with world.cameras({"/locked": {"offset": 30000, "fps": 2}}, login=("viewer", "other")) as server:
         lab.put(LOCKED, server.url("/locked").replace("rtsp://", "rtsp://viewer:right@"), offset=30000)
-        lab.witness.wait(lambda: "401" in str(lab.witness.state(LOCKED)), "the camera refuses")
+        lab.witness.wait_refused(LOCKED)
         server.kill()
         server.login = ("viewer", "right")
         server.start()

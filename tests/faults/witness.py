@@ -128,6 +128,15 @@ class Witness:
     def state(self, camera: str) -> StateMessage | None:
         return self.states[camera][-1][1] if camera in self.states else None
 
+    def wait_refused(self, camera: str) -> None:
+        """Until its last state says that the camera refused the name or password; a time may hold the digits, too."""
+
+        def is_refused() -> bool:
+            state = self.state(camera)
+            return state is not None and "(401)" in state.reason
+
+        self.wait(is_refused, f"{camera} refuses")
+
     def wait_state(self, camera: str, condition: str, *, since_s: float = 0.0, limit_s: float = 30.0) -> StateMessage:
         """The first state of that condition received after that moment."""
 
