@@ -73,6 +73,9 @@ def test_a_few_dozen_steps_teach_nano_a_look_that_it_is_bad_at(
     sheet = cv2.imread(str(out / "sheet.png"))
     assert sheet is not None and sheet.shape[0] > 4 * 100
     assert sorted(item.name for item in out.iterdir()) == ["checkpoint.pt", "finetune.json", "sheet.png", "tensorboard"]
+    plain = tmp_path / "plain"
+    plain.touch()
+    assert {(out / name).stat().st_mode for name in ("checkpoint.pt", "finetune.json")} == {plain.stat().st_mode}
     assert f"{before.j_and_f:.3f} before, {after.j_and_f:.3f} after 30 steps" in capsys.readouterr().out
 
     log = EventAccumulator(str(out / "tensorboard")).Reload()

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
 from engines.weights import load_state_dict, model_config
-from engines.whole_file import replaced
+from engines.whole_file import moved_in
 from stream.finetune.album import Album
 from stream.finetune.loop import Losses, Trainer, export
 from stream.finetune.material import Division
@@ -231,8 +231,8 @@ class Course:
             sheet = draw_sheet(trackers, self._division.held_out, scores, prompt=self._judge.prompt)
             cv2.imwrite(str(self._out / SHEET), sheet)
         self.report = self._report(trainer.step)
-        with replaced(self._out / REPORT) as file:
-            file.write(msgspec.json.format(msgspec.json.encode(self.report), indent=1))
+        with moved_in(self._out / REPORT) as beside:
+            beside.write_bytes(msgspec.json.format(msgspec.json.encode(self.report), indent=1))
         shutil.rmtree(self._out / PICTURES)
         (self._out / STATE).unlink()
 

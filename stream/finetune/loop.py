@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engines.whole_file import replaced
+from engines.whole_file import moved_in, replaced
 from stream.finetune.network import groups, losses_of, make_loss, training_network
 from stream.finetune.samples import VideoBatch
 from stream.finetune.settings import FinetuneError, Settings
@@ -127,6 +127,6 @@ def amp_dtype(settings: Settings, device: torch.device) -> torch.dtype | None:
 
 
 def export(weights: dict[str, Tensor], path: Path) -> None:
-    """A checkpoint as Meta writes them: what loads theirs loads this."""
-    with replaced(path) as file:
-        torch.save({"model": {name: value.detach().cpu().float() for name, value in weights.items()}}, file)
+    """A checkpoint as Meta writes them: what loads theirs loads this, and a daemon under another user may read it."""
+    with moved_in(path) as beside:
+        torch.save({"model": {name: value.detach().cpu().float() for name, value in weights.items()}}, beside)
