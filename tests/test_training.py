@@ -292,6 +292,7 @@ def test_the_rate_warms_up_and_falls_to_the_stages_floor() -> None:
 def test_the_course_names_its_stages_once_and_every_stage_ends() -> None:
     assert len({stage.name for stage in COURSE}) == len(COURSE)
     assert all(stage.share(stage.steps, 0.0) == 1 and stage.steps > 0 for stage in COURSE)
+    assert all(not stage.blend or stage.blend in {s.name for s in COURSE[:n]} for n, stage in enumerate(COURSE))
 
 
 def test_a_course_goes_on_in_the_stage_where_it_stopped(tmp_path: Path) -> None:
@@ -315,6 +316,24 @@ def test_a_course_goes_on_in_the_stage_where_it_stopped(tmp_path: Path) -> None:
     checkpoint = run_course(tmp_path, course, told=lambda stage, _: told.append(stage.name))
     assert told == ["stills", "live", "live", "live"]
     assert load_state_dict(checkpoint).keys() == untrained("nano", SIZE).state_dict().keys()
+
+
+def test_a_stage_can_begin_half_way_between_two_others(tmp_path: Path) -> None:
+    course = tuple(
+        Stage(name, SIZE, 2, 1, rate, 1.0, seed=1, steps=1, objects=1, blend=blend)
+        for name, rate, blend in (("first", 1e-1, ""), ("second", 1e-1, ""), ("third", 0.0, "first"))
+    )
+    ends = []
+
+    def told(stage: Stage, _: float) -> None:
+        if stage.name == "third":
+            ends.append(torch.load(tmp_path / "state.pt", weights_only=True)["average"])
+
+    found = load_state_dict(run_course(tmp_path, course, told=told))
+    first = torch.load(tmp_path / "first.pt", weights_only=True)
+    assert any(not torch.equal(first[name], value) for name, value in ends[0].items())
+    for name, value in ends[0].items():
+        assert torch.allclose(found[name], ((first[name] + value) / 2).half()), name
 
 
 def test_going_on_draws_other_scenes(model: Any) -> None:

@@ -19,14 +19,14 @@ from engines.synthetic.shape import NUM_VERTICES, TEXTURE_SIZE, Swing, Thing, dr
 from engines.synthetic.texture import Image, colour, paint, palette, structure
 
 KINDS = {
-    "shape": 0.08,
-    "jointed": 0.08,
-    "rod": 0.04,
-    "soft": 0.08,
+    "shape": 0.06,
+    "jointed": 0.06,
+    "rod": 0.03,
+    "soft": 0.06,
     "person": 0.15,
-    "many-coloured": 0.2,
+    "many-coloured": 0.12,
     "ball": 0.07,
-    "cutout": 0.3,
+    "cutout": 0.45,
 }
 _THETA = np.linspace(0, 2 * math.pi, NUM_VERTICES, endpoint=False)
 
@@ -61,7 +61,8 @@ def draw_body(rng: np.random.Generator, *, speed: float, leaves: bool, textures:
 
 
 def _cut(rng: np.random.Generator, thing: Thing, cutout: Image, *, speed: float) -> Body:
-    calm = replace(thing, spin=thing.spin * float(rng.random() < 0.3))
+    spin, size = thing.spin * float(rng.random() < 0.3), float(rng.uniform(1.0, 1.6))
+    calm = replace(thing, spin=spin, radius=_scaled(thing.radius, size))
     bend = [draw_swing(rng, 0, rng.uniform(0, 0.15), period=(15, 60), speed=speed) for _ in range(2)]
     return Body(calm, cutout=cutout, stretch=bend[0], shear=bend[1])
 

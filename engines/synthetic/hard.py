@@ -153,7 +153,7 @@ class HardClip:
             colours = [colour(rng, saturation=(0, 0.7), value=(0.1, 0.95)) for _ in range(int(rng.integers(2, 5)))]
             grey = structure(rng, 2 * TEXTURE_SIZE, cycles=(3, 20), plain=0.6)
             canvas = cv2.resize(paint(grey, palette(rng, colours)), size, interpolation=cv2.INTER_LINEAR)
-        for _ in range(int(rng.integers(0, 9))):
+        for _ in range(int(rng.integers(0, 9)) if rng.random() < 0.6 else 0):
             patch = draw_body(rng, speed=0.0, leaves=False, textures=textures).patch(0, *size)
             if patch is not None:
                 self._compose(np.asarray(canvas, np.uint8), patch, (0.0, 0.0))

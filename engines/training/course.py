@@ -31,6 +31,9 @@ class Stage:
     hard_share: float = 0.0
     """So many scenes are hard ones (`engines.synthetic.hard`)."""
     objects: int = 3
+    blend: str = ""
+    """The name of an earlier stage: this one begins half way between its weights and the newest. Still pictures teach
+    what a thing is and unlearn tracking; the mean of before and after can do both, and learns on faster."""
 
     def share(self, steps: int, seconds: float) -> float:
         """How much of the stage is over after so many steps and seconds."""
@@ -47,5 +50,8 @@ COURSE = (
     Stage("finer pictures", 256, 8, 12, 4e-4, 0.1, seed=21, steps=544),
     Stage("live clips", 256, 4, 1, 5e-4, 0.5, seed=31, steps=314, live=True),
     Stage("hard scenes", 256, 4, 1, 5e-4, 0.03, seed=32, steps=3290, live=True, hard_share=0.35),
+    Stage("whole things", 192, 12, 1, 6e-4, 0.3, seed=41, steps=4541, hard_share=0.7),
+    Stage("whole things, on", 192, 24, 1, 5e-4, 0.5, seed=51, steps=2222, hard_share=0.7),
+    Stage("whole clips", 256, 8, 1, 5e-4, 0.02, seed=61, steps=3500, live=True, hard_share=0.35, blend="hard scenes"),
 )
 """Seeds and steps as nano was trained; the stages of the first 6,691 steps are told in engines/zoo/README.md."""

@@ -27,7 +27,7 @@ LENGTH_PROBABILITY = (0.3, 0.14, 0.2, 0.18, 0.12, 0.06)
 STILL_SHARE = 0.4
 """So many steps show single pictures of twice as many scenes, at two thirds of the time: what a click means is learned
 from many scenes, and no tracking mends a wrong first mask."""
-STILL_HARD_SHARE = 0.5
+STILL_HARD_SHARE = 0.6
 """Of these scenes so many are hard ones, where there are hard ones at all."""
 NUM_LEARNED_FRAMES = 2
 NUM_GROUPS = 12

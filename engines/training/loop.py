@@ -30,6 +30,7 @@ from engines.training.rollout import ClipRunner, Plan
 from engines.training.samples import Batch, Recipe, batches
 from engines.training.shelf import Shelf
 from engines.training.trainer import Trainer, export_checkpoint, stage_of
+from engines.whole_file import moved_in
 
 NUM_LEARNED_FRAMES = 2
 """Of a clip, so many teach; those before them fill the memory without gradients, at a third of the cost.
@@ -156,9 +157,19 @@ def run_course(
         trainer = Trainer(untrained(model, stage.image_size), out, peak_rate=stage.rate)
         if state.exists():
             trainer.resume(state)
+        if stage.blend and trainer.stage != stage.name:
+            trainer.blend(torch.load(_kept(out, stage.blend), weights_only=True))
         run_stage(trainer, stage, shelf=shelf, told=told)
+        if any(later.blend == stage.name for later in course):
+            with moved_in(_kept(out, stage.name)) as beside:
+                torch.save(trainer.average, beside)
     export_checkpoint(trainer.average, out / "checkpoint.pt")
     return out / "checkpoint.pt"
+
+
+def _kept(out: Path, stage: str) -> Path:
+    """Where the weights of a stage's end are kept for a later stage."""
+    return out / f"{stage}.pt"
 
 
 def _figures(loss: torch.Tensor, runner: ClipRunner) -> tuple[float, ...]:

@@ -62,6 +62,11 @@ class Trainer:
         self.seconds += seconds
         self.stage_seconds += seconds
 
+    def blend(self, earlier: dict[str, torch.Tensor]) -> None:
+        """Go on from the mean of earlier averaged weights and those of now."""
+        self.average = {name: (value + earlier[name]) / 2 for name, value in self.average.items()}
+        self.model.load_state_dict(self.average)
+
     def save(self) -> None:
         """Write the state; a reader sees the old one or the new one."""
         state = {
