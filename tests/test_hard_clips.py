@@ -12,9 +12,10 @@ import pytest
 from engines.synthetic.bank import Entry, write_index
 from engines.synthetic.body import Body, Limb, Patch
 from engines.synthetic.casting import KINDS, draw_body
+from engines.synthetic.figures import draw_animal, draw_person
 from engines.synthetic.hard import MIN_VISIBLE_SHARE, HardClip, HardSpec
 from engines.synthetic.optics import Optics, cast_shadow, draw_optics, smear
-from engines.synthetic.shape import Swing
+from engines.synthetic.shape import Swing, draw_thing
 from engines.synthetic.texture import Image
 from engines.training.shelf import Shelf
 
@@ -61,7 +62,7 @@ def test_the_mask_is_where_the_picture_shows_the_object() -> None:
 
 def test_bodies_of_every_kind_are_drawn() -> None:
     rng = np.random.default_rng(0)
-    bodies = [draw_body(rng, speed=1.0, leaves=False, textures=(cutout(),)) for _ in range(80)]
+    bodies = [draw_body(rng, speed=1.0, leaves=False, textures=(cutout(),)) for _ in range(240)]
     jointed = [body for body in bodies if body.limbs and all(limb.texture is None for limb in body.limbs)]
     coloured = [body for body in bodies if any(limb.texture is not None for limb in body.limbs)]
     cuts = [body for body in bodies if body.cutout is not None]
@@ -84,6 +85,30 @@ def test_parts_of_other_colours_belong_to_the_whole() -> None:
     bright, dark = whole.surface[..., 0] > 200, whole.surface[..., 0] < 60
     covered = whole.cover > 127
     assert (bright & covered).sum() > 100 and (dark & covered).sum() > 500
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_people_and_animals_are_one_piece_of_several_colours(seed: int) -> None:
+    rng, still = np.random.default_rng(seed), Swing(0.0, (0, 0), (0, 0), (0, 0))
+    middle = replace(still, centre=0.5)
+    thing = replace(draw_thing(rng, speed=1.0, leaves=False), x=middle, y=middle, radius=replace(still, centre=0.1))
+    for body in (draw_person(rng, thing, [], speed=1.0), draw_animal(rng, thing, speed=1.0)):
+        for t in (0, 11):
+            patch = body.patch(t, 200, 200)
+            assert patch is not None
+            covered = (patch.cover > 127).astype(np.uint8)
+            areas = cv2.connectedComponentsWithStats(covered)[2][1:, cv2.CC_STAT_AREA]
+            assert areas.max() > 0.98 * areas.sum()
+            assert patch.surface[covered > 0].std(axis=0).max() > 5
+
+
+def test_a_limb_hangs_on_the_end_of_another() -> None:
+    still = Swing(0.0, (0, 0), (0, 0), (0, 0))
+    upper = Limb((1.0, 2.0), 3.0, 0.1, replace(still, centre=np.pi / 2))
+    fore = Limb((0.0, 0.0), 2.0, 0.1, replace(still, centre=-np.pi / 2), hangs_on=upper)
+    assert upper.tip(0) == pytest.approx((1, 5)) and fore.root(0) == upper.tip(0)
+    assert fore.tip(0) == pytest.approx((3, 5))
+    assert fore.polygon(0).mean(0) == pytest.approx((2, 5), abs=0.1)
 
 
 def _elongation(patch: Patch) -> float:

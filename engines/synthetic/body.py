@@ -37,7 +37,10 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class Limb:
-    """A part that turns about a joint of its body, from a disc to a rod. Lengths are in radii of the body."""
+    """A part that turns about a joint of its body, or about the end of another limb, from a disc to a rod.
+
+    Lengths are in radii of the body; the joint and the angle of a limb that hangs on another count from that one's end.
+    """
 
     joint: tuple[float, float]
     length: float
@@ -45,14 +48,29 @@ class Limb:
     angle: Swing
     texture: Image | None = None
     """None: the body's surface goes on."""
+    hangs_on: Limb | None = None
+
+    def turn(self, t: float) -> float:
+        """Its angle in the body's own axes."""
+        return self.angle.at(t) + (self.hangs_on.turn(t) if self.hangs_on else 0.0)
+
+    def root(self, t: float) -> tuple[float, float]:
+        """Where it begins."""
+        x, y = self.hangs_on.tip(t) if self.hangs_on else (0.0, 0.0)
+        return self.joint[0] + x, self.joint[1] + y
+
+    def tip(self, t: float) -> tuple[float, float]:
+        """Where it ends."""
+        (x, y), turn = self.root(t), self.turn(t)
+        return x + self.length * math.cos(turn), y + self.length * math.sin(turn)
 
     def polygon(self, t: float) -> NDArray[np.float64]:
         """A capsule, in the body's own axes."""
         along, across = np.cos(_THETA), np.sin(_THETA)
         reach = self.length * (along > 0) + self.width * along
-        turn = self.angle.at(t)
-        x = self.joint[0] + reach * math.cos(turn) - self.width * across * math.sin(turn)
-        y = self.joint[1] + reach * math.sin(turn) + self.width * across * math.cos(turn)
+        (left, top), turn = self.root(t), self.turn(t)
+        x = left + reach * math.cos(turn) - self.width * across * math.sin(turn)
+        y = top + reach * math.sin(turn) + self.width * across * math.cos(turn)
         return np.stack([x, y], 1)
 
 
@@ -93,7 +111,7 @@ class Body:
             part = np.zeros(size[::-1], np.uint8)
             cv2.fillPoly(part, corners, 255, cv2.LINE_8, _SUBPIXEL_BITS)
             middle = polygon.mean(0) - place
-            turned = angle + self.limbs[number - 1].angle.at(t)
+            turned = angle + self.limbs[number - 1].turn(t)
             cv2.copyTo(_surface(texture, (middle[0], middle[1], radius, turned), size), part, surface)
         return Patch(left, top, surface, cover)
 

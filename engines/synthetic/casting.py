@@ -1,4 +1,4 @@
-"""Who plays in a hard clip: shapes, rods, soft and jointed things, people, many-coloured things, balls, cut-outs.
+"""Who plays in a hard clip: shapes, rods, soft, jointed and many-coloured things, people, animals, balls, cut-outs.
 
 Owns their drawing by chance. Pure functions of a random generator, any thread. Never reads a file: textures are handed
 in, pictures (BGR) as surfaces and cut-outs (BGRA) as bodies.
@@ -15,18 +15,20 @@ import cv2
 import numpy as np
 
 from engines.synthetic.body import Body, Limb
-from engines.synthetic.shape import NUM_VERTICES, TEXTURE_SIZE, Swing, Thing, draw_swing, draw_thing
-from engines.synthetic.texture import Image, colour, paint, palette, structure
+from engines.synthetic.figures import draw_animal, draw_person
+from engines.synthetic.shape import NUM_VERTICES, TEXTURE_SIZE, Swing, Thing, draw_swing, draw_thing, scaled
+from engines.synthetic.texture import Image, colour, crop, paint, palette, structure
 
 KINDS = {
-    "shape": 0.06,
-    "jointed": 0.06,
+    "shape": 0.05,
+    "jointed": 0.04,
     "rod": 0.03,
-    "soft": 0.06,
-    "person": 0.15,
-    "many-coloured": 0.12,
+    "soft": 0.04,
+    "person": 0.27,
+    "animal": 0.06,
+    "many-coloured": 0.08,
     "ball": 0.07,
-    "cutout": 0.45,
+    "cutout": 0.36,
 }
 _THETA = np.linspace(0, 2 * math.pi, NUM_VERTICES, endpoint=False)
 
@@ -35,16 +37,16 @@ def draw_body(rng: np.random.Generator, *, speed: float, leaves: bool, textures:
     """A random body; without cut-outs, a shape takes their place."""
     kind = str(rng.choice(list(KINDS), p=list(KINDS.values())))
     thing = draw_thing(rng, speed=2.5 * speed if kind == "ball" else speed, leaves=leaves)
-    thing = replace(thing, radius=_scaled(thing.radius, float(np.exp(rng.uniform(-0.9, 0.45)))))
+    thing = replace(thing, radius=scaled(thing.radius, float(np.exp(rng.uniform(-0.9, 0.45)))))
     cutouts = [texture for texture in textures if texture.shape[2] == 4]
     if kind == "cutout" and cutouts:
         return _cut(rng, thing, cutouts[int(rng.integers(len(cutouts)))], speed=speed)
     pictures = [texture for texture in textures if texture.shape[2] == 3]
     if pictures and rng.random() < 0.3:
-        thing = replace(thing, texture=_crop(rng, pictures[int(rng.integers(len(pictures)))]))
+        thing = replace(thing, texture=crop(rng, pictures[int(rng.integers(len(pictures)))], TEXTURE_SIZE))
     if kind == "rod":
         length = 1 / np.hypot(np.cos(_THETA), np.sin(_THETA) / rng.uniform(0.08, 0.22))
-        return Body(replace(thing, outline=length, wobble=(), radius=_scaled(thing.radius, 1.7)))
+        return Body(replace(thing, outline=length, wobble=(), radius=scaled(thing.radius, 1.7)))
     if kind == "ball":
         size = float(rng.uniform(0.02, 0.06))
         return Body(
@@ -53,7 +55,9 @@ def draw_body(rng: np.random.Generator, *, speed: float, leaves: bool, textures:
     if kind == "soft":
         return Body(replace(thing, wobble=tuple(_lobe(rng, k, speed) for k in (1, 2, 3, 4, 5))))
     if kind == "person":
-        return _person(rng, thing, pictures, speed=speed)
+        return draw_person(rng, thing, pictures, speed=speed)
+    if kind == "animal":
+        return draw_animal(rng, thing, speed=speed)
     if kind == "many-coloured":
         return Body(thing, tuple(_part(rng, pictures, speed) for _ in range(int(rng.integers(1, 6)))))
     count = int(rng.integers(2, 6)) if kind == "jointed" else 0
@@ -62,7 +66,7 @@ def draw_body(rng: np.random.Generator, *, speed: float, leaves: bool, textures:
 
 def _cut(rng: np.random.Generator, thing: Thing, cutout: Image, *, speed: float) -> Body:
     spin, size = thing.spin * float(rng.random() < 0.3), float(rng.uniform(1.0, 1.6))
-    calm = replace(thing, spin=spin, radius=_scaled(thing.radius, size))
+    calm = replace(thing, spin=spin, radius=scaled(thing.radius, size))
     bend = [draw_swing(rng, 0, rng.uniform(0, 0.15), period=(15, 60), speed=speed) for _ in range(2)]
     return Body(calm, cutout=cutout, stretch=bend[0], shear=bend[1])
 
@@ -88,33 +92,9 @@ def _part(rng: np.random.Generator, pictures: list[Image], speed: float) -> Limb
     return Limb(joint, float(rng.uniform(0, 0.8)), width, swing, _texture(rng, pictures))
 
 
-def _person(rng: np.random.Generator, thing: Thing, pictures: list[Image], *, speed: float) -> Body:
-    """Upright, with a head, arms and legs that swing; trousers, top and skin differ."""
-    lean = draw_swing(rng, rng.normal(0, 0.12), rng.uniform(0, 0.2), period=(20, 80), speed=speed)
-    wide = float(rng.uniform(0.4, 0.65))
-    torso = 1 / (np.abs(np.cos(_THETA) / wide) ** 4 + np.abs(np.sin(_THETA)) ** 4) ** 0.25
-    skin, trousers, shoes = _texture(rng, [], plain=True), _texture(rng, pictures), _texture(rng, [], plain=True)
-    sleeves = skin if rng.random() < 0.5 else None
-    down, limbs = math.pi / 2, []
-    stride, reach = rng.uniform(0.05, 0.5), rng.uniform(0.1, 1.2)
-    for side in (-1, 1):
-        leg = draw_swing(rng, down - 0.1 * side, stride, period=(12, 40), speed=speed)
-        limbs.append(Limb((side * wide * 0.5, 0.8), float(rng.uniform(1.1, 1.5)), wide * 0.42, leg, trousers))
-        if rng.random() < 0.5:
-            limbs.append(Limb((side * wide * 0.5, 2.1), 0.15, 0.2, leg, shoes))
-        arm = draw_swing(rng, down - side * rng.uniform(0, 1.2), reach, period=(12, 60), speed=speed)
-        limbs.append(Limb((side * wide * 0.9, -0.7), float(rng.uniform(0.8, 1.2)), 0.17, arm, sleeves))
-    nod = draw_swing(rng, -down, 0.15, period=(20, 60), speed=speed)
-    limbs.append(Limb((0.0, -1.15), 0.25, 0.33, nod, skin))
-    if rng.random() < 0.6:
-        limbs.append(Limb((0.0, -1.5), 0.1, 0.3, nod, shoes))  # hair
-    size = _scaled(thing.radius, 0.6)
-    return Body(replace(thing, outline=torso, wobble=(), radius=size, angle=lean, spin=0.0), tuple(limbs))
-
-
 def _texture(rng: np.random.Generator, pictures: list[Image], *, plain: bool = False) -> Image:
     if pictures and rng.random() < 0.4:
-        return _crop(rng, pictures[int(rng.integers(len(pictures)))])
+        return crop(rng, pictures[int(rng.integers(len(pictures)))], TEXTURE_SIZE)
     base = colour(rng, saturation=(0, 1), value=(0.1, 1))
     if plain or rng.random() < 0.5:
         noise = rng.normal(0, rng.uniform(1, 14), (TEXTURE_SIZE // 4, TEXTURE_SIZE // 4, 3)) + base
@@ -122,16 +102,3 @@ def _texture(rng: np.random.Generator, pictures: list[Image], *, plain: bool = F
         return np.asarray(cv2.resize(rough, (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_CUBIC), np.uint8)
     colours = [base, colour(rng, saturation=(0, 1), value=(0.1, 1))]
     return paint(structure(rng, TEXTURE_SIZE, cycles=(1.5, 8), plain=0.5), palette(rng, colours))
-
-
-def _scaled(swing: Swing, factor: float) -> Swing:
-    return replace(
-        swing, centre=swing.centre * factor, amplitude=(swing.amplitude[0] * factor, swing.amplitude[1] * factor)
-    )
-
-
-def _crop(rng: np.random.Generator, picture: Image) -> Image:
-    side = min(int(rng.integers(48, 160)), *picture.shape[:2])
-    top, left = (int(rng.integers(0, extent - side + 1)) for extent in picture.shape[:2])
-    crop = picture[top : top + side, left : left + side]
-    return np.asarray(cv2.resize(crop, (TEXTURE_SIZE, TEXTURE_SIZE), interpolation=cv2.INTER_LINEAR), np.uint8)

@@ -7,7 +7,7 @@ looks the same at every size. Any thread may use it. Never draws, and never reme
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +32,12 @@ class Swing:
         """The value at frame t."""
         waves = zip(self.amplitude, self.omega, self.phase, strict=True)
         return self.centre + sum(a * math.sin(w * t + p) for a, w, p in waves)
+
+
+def scaled(swing: Swing, factor: float) -> Swing:
+    """The same swing of so many times the size."""
+    low, high = swing.amplitude
+    return replace(swing, centre=swing.centre * factor, amplitude=(low * factor, high * factor))
 
 
 def draw_swing(

@@ -73,3 +73,11 @@ def palette(rng: np.random.Generator, colours: list[Image]) -> Image:
 def paint(grey: Image, table: Image) -> Image:
     """Colour a grey structure with a palette: (H, W) -> (H, W, 3)."""
     return np.asarray(cv2.LUT(cv2.merge([grey, grey, grey]), table), np.uint8)
+
+
+def crop(rng: np.random.Generator, picture: Image, size: int) -> Image:
+    """A random square of a picture, as a texture of `size` pixels."""
+    side = min(int(rng.integers(48, 160)), *picture.shape[:2])
+    top, left = (int(rng.integers(0, extent - side + 1)) for extent in picture.shape[:2])
+    part = picture[top : top + side, left : left + side]
+    return np.asarray(cv2.resize(part, (size, size), interpolation=cv2.INTER_LINEAR), np.uint8)
