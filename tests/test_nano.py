@@ -29,7 +29,9 @@ def test_one_click_follows_unseen_objects() -> None:
     targets = [(ClipSpec(seed, num_frames=12), 0) for seed in EVALUATION_SEEDS[:6]]
     with torch.inference_mode():
         scores = score_clips(load(path("nano"), None), targets)
-    assert scores.mean() >= 0.7
+    plain, refined = scores.mean((1, 2))
+    assert plain >= 0.7
+    assert refined >= plain + 0.01
 
 
 def test_most_objects_that_vanish_are_given_up() -> None:
@@ -51,5 +53,6 @@ def test_most_objects_that_vanish_are_given_up() -> None:
 def test_the_published_result_meets_the_bars() -> None:
     result = json.loads(RESULT.read_text())
     assert result["clips"] == 50 and result["frames"] == 60
-    assert result["mean_iou"] >= 0.75
-    assert np.mean(result["demo_iou"]) >= 0.80 and len(result["demo_iou"]) == DEMO.num_objects
+    for found in (found for by_kind in result["prompts"].values() for found in by_kind.values()):
+        assert found["mean_iou"] >= 0.75
+        assert np.mean(found["demo_iou"]) >= 0.80 and len(found["demo_iou"]) == DEMO.num_objects
