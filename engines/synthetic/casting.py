@@ -24,11 +24,11 @@ KINDS = {
     "jointed": 0.04,
     "rod": 0.03,
     "soft": 0.04,
-    "person": 0.27,
-    "animal": 0.06,
-    "many-coloured": 0.08,
-    "ball": 0.07,
-    "cutout": 0.36,
+    "person": 0.36,
+    "animal": 0.1,
+    "many-coloured": 0.06,
+    "ball": 0.06,
+    "cutout": 0.26,
 }
 _THETA = np.linspace(0, 2 * math.pi, NUM_VERTICES, endpoint=False)
 

@@ -21,6 +21,8 @@ from engines.synthetic.texture import Image, colour, crop, paint, palette, struc
 DOWN = math.pi / 2
 _THETA = np.linspace(0, 2 * math.pi, NUM_VERTICES, endpoint=False)
 _HUE_OF_SKIN, _HUE_OF_FUR = (4, 18), (6, 25)  # of 180
+_SIZES = (0.06, 0.22)
+"""Radii of torsos; a person is five of them high, an animal three long."""
 _POSTURES = ("stands", "walks", "walks", "sits", "reaches")
 
 
@@ -39,7 +41,7 @@ def draw_person(rng: np.random.Generator, thing: Thing, pictures: list[Image], *
     limbs += _head(rng, speed=speed, skin=skin)
     torso = 1 / (np.abs(np.cos(_THETA) / wide) ** 4 + np.abs(np.sin(_THETA)) ** 4) ** 0.25
     lean = draw_swing(rng, rng.normal(0, 0.15), rng.uniform(0, 0.15), period=(20, 80), speed=speed)
-    size = scaled(thing.radius, float(rng.uniform(0.7, 1.6)))
+    size = scaled(thing.radius, float(rng.uniform(*_SIZES)) / thing.radius.centre)
     return Body(replace(thing, outline=torso, wobble=(), radius=size, angle=lean, spin=0.0, texture=top), tuple(limbs))
 
 
@@ -64,7 +66,8 @@ def draw_animal(rng: np.random.Generator, thing: Thing, *, speed: float) -> Body
     tilt = draw_swing(rng, 0, rng.uniform(0, 0.3), period=(15, 60), speed=speed)
     whole = replace(thing, outline=length, wobble=(), angle=tilt, spin=0.0, texture=fur)
     return Body(
-        replace(whole, radius=scaled(thing.radius, float(rng.uniform(0.8, 1.7)))), (*legs, neck, head, ears, tail)
+        replace(whole, radius=scaled(thing.radius, float(rng.uniform(*_SIZES)) / thing.radius.centre)),
+        (*legs, neck, head, ears, tail),
     )
 
 
