@@ -13,7 +13,7 @@ from engines.training.architecture import untrained
 from engines.training.course import COURSE, Stage
 from engines.training.live import LENGTHS, Field
 from engines.training.loop import draw_plan, learned, rate_of, run_course, train_step
-from engines.training.losses import frame_loss, mask_iou, mask_loss
+from engines.training.losses import HIDDEN_WEIGHT, PROMPTED_WEIGHT, frame_loss, mask_iou, mask_loss
 from engines.training.prompts import BOX_HIGH, BOX_LOW, NEGATIVE, POSITIVE, Prompt, correction, draw_prompt
 from engines.training.rollout import ClipRunner, Fresh, Plan
 from engines.training.samples import Batch, LiveClips, Recipe, draw_batch
@@ -334,6 +334,22 @@ def test_a_stage_can_begin_half_way_between_two_others(tmp_path: Path) -> None:
     assert any(not torch.equal(first[name], value) for name, value in ends[0].items())
     for name, value in ends[0].items():
         assert torch.allclose(found[name], ((first[name] + value) / 2).half()), name
+
+
+def test_the_hidden_teach_the_score_most_and_the_prompted_least() -> None:
+    masks, ious = torch.zeros(1, 4, 16, 16), torch.zeros(1, 4)
+
+    def gradient(truth: torch.Tensor, *, is_prompted: bool) -> float:
+        score = torch.zeros(1, 1, requires_grad=True)
+        loss = frame_loss(masks, ious, score, truth_n1hw=truth, is_prompted=is_prompted)
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert score.grad is not None
+        return score.grad.item()
+
+    seen, hidden = torch.ones(1, 1, 64, 64), torch.zeros(1, 1, 64, 64)
+    assert gradient(seen, is_prompted=False) == pytest.approx(-0.5)
+    assert gradient(hidden, is_prompted=False) == pytest.approx(0.5 * HIDDEN_WEIGHT)
+    assert gradient(seen, is_prompted=True) == pytest.approx(-0.5 * PROMPTED_WEIGHT)
 
 
 def test_going_on_draws_other_scenes(model: Any) -> None:

@@ -12,6 +12,9 @@ import torch.nn.functional as F
 BCE_WEIGHT = 0.8
 MIN_SHARE = 0.02
 """Cross-entropy counts per pixel of the object, so that small outlines teach, too; not below this share."""
+HIDDEN_WEIGHT, PROMPTED_WEIGHT = 2.0, 0.1
+"""Of the object score, where an object is hidden, and where it has just been prompted. Without them a model that sees
+many single pictures says of everything that it is there."""
 LOST = 2.0
 """Where the loss of a row's masks is above this, the row teaches less and less: it has lost its object."""
 
@@ -37,12 +40,18 @@ def mask_iou(logits_nmhw: torch.Tensor, truth_n1hw: torch.Tensor) -> torch.Tenso
 
 
 def frame_loss(
-    logits_n4hw: torch.Tensor, ious_n4: torch.Tensor, scores_n1: torch.Tensor, *, truth_n1hw: torch.Tensor
+    logits_n4hw: torch.Tensor,
+    ious_n4: torch.Tensor,
+    scores_n1: torch.Tensor,
+    *,
+    truth_n1hw: torch.Tensor,
+    is_prompted: bool = False,
 ) -> torch.Tensor:
     """Loss of one decoded frame, averaged over rows.
 
     The best of the three multimask candidates and the single mask both learn, so that clicks, boxes and tracking all
-    find a trained path. Rows whose object is hidden teach only the score.
+    find a trained path. Rows whose object is hidden teach only the score, and more of it, for they are few; what is
+    prompted is there, which teaches the score little.
     """
     visible = (truth_n1hw.flatten(1).amax(1) > 0).float()
     logits = logits_n4hw.float()
@@ -55,5 +64,7 @@ def frame_loss(
     mask = mask_loss(taught, F.interpolate(truth_n1hw, high, mode="area")).sum(1)
     mask = LOST * torch.log1p(mask / LOST)
     iou = F.l1_loss(ious_n4.float(), mask_iou(logits, truth), reduction="none").mean(1)
-    score = F.binary_cross_entropy_with_logits(scores_n1[:, 0].float(), visible)
+    weight = HIDDEN_WEIGHT + (1 - HIDDEN_WEIGHT) * visible
+    score = F.binary_cross_entropy_with_logits(scores_n1[:, 0].float(), visible, weight)
+    score = score * (PROMPTED_WEIGHT if is_prompted else 1.0)
     return ((mask + iou) * visible).sum() / visible.sum().clamp(min=1) + score

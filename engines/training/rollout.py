@@ -164,7 +164,7 @@ class ClipRunner:
         levels, truth = [level[fresh.rows] for level in levels], truth_n1hw[fresh.rows]
         features = levels[-1] + self._model.no_mem_embed.flatten()[:, None, None]
         decoded = decode(self._model, features, levels[:-1], prompt=fresh.prompt)
-        self.losses.append(_loss(decoded, truth))
+        self.losses.append(_loss(decoded, truth, is_prompted=True))
         high_res = F.interpolate(decoded.chosen()[0], truth.shape[-2:], mode="bilinear", align_corners=False)
         self.fresh_ious = mask_iou(high_res, truth)[:, 0]
 
@@ -190,10 +190,10 @@ class ClipRunner:
         )
         decoded = decode(self._model, features, view.levels[:-1], prompt=prompt)
         if t == plan.corrected_frame:
-            self.losses.append(_loss(decoded, truth_n1hw))
+            self.losses.append(_loss(decoded, truth_n1hw, is_prompted=prompt is not None))
             again = correction(prompt, decoded.chosen()[0], truth_n1hw)
             decoded = decode(self._model, features, view.levels[:-1], prompt=again)
-        self.losses.append(_loss(decoded, truth_n1hw))
+        self.losses.append(_loss(decoded, truth_n1hw, is_prompted=prompt is not None))
         remembered = self._answer(decoded, truth_n1hw, is_conditioning=t == 0)
         if self._frames.shape[1] > 1:
             # Nothing learned comes after the last frame: its memory is only for frames to come.
@@ -228,5 +228,6 @@ class ClipRunner:
         self._memory[kind][t] = entry
 
 
-def _loss(decoded: Decoded, truth_n1hw: torch.Tensor) -> torch.Tensor:
-    return frame_loss(decoded.logits_n4hw, decoded.ious_n4, decoded.scores_n1, truth_n1hw=truth_n1hw)
+def _loss(decoded: Decoded, truth_n1hw: torch.Tensor, *, is_prompted: bool) -> torch.Tensor:
+    found = decoded.logits_n4hw, decoded.ious_n4, decoded.scores_n1
+    return frame_loss(*found, truth_n1hw=truth_n1hw, is_prompted=is_prompted)
