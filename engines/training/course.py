@@ -52,6 +52,6 @@ COURSE = (
     Stage("hard scenes", 256, 4, 1, 5e-4, 0.03, seed=32, steps=3290, live=True, hard_share=0.35),
     Stage("whole things", 192, 12, 1, 6e-4, 0.3, seed=41, steps=4541, hard_share=0.7),
     Stage("whole things, on", 192, 24, 1, 5e-4, 0.5, seed=51, steps=2222, hard_share=0.7),
-    Stage("whole clips", 256, 8, 1, 5e-4, 0.02, seed=61, steps=3500, live=True, hard_share=0.35, blend="hard scenes"),
+    Stage("whole clips", 256, 8, 1, 5e-4, 0.02, seed=61, steps=2789, live=True, hard_share=0.35, blend="hard scenes"),
 )
 """Seeds and steps as nano was trained; the stages of the first 6,691 steps are told in engines/zoo/README.md."""
